@@ -1,0 +1,109 @@
+"""Bootstrap, paired comparison and Holm correction."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from xraykit.errors import DataError
+from xraykit.intervals import Interval, bootstrap, holm, paired_difference, patient_weights
+
+
+def test_weights_resample_patients_not_images():
+    patients = np.array(["a", "a", "b", "c", "c", "c"])
+    weights = patient_weights(patients, n_boot=500, rng=np.random.default_rng(0))
+    assert weights.shape == (500, 6)
+    assert (weights[:, 0] == weights[:, 1]).all()
+    assert (weights[:, 3] == weights[:, 5]).all()
+    assert (weights[:, [0, 2, 3]].sum(axis=1) == 3).all()  # three patients drawn each time
+
+
+def test_interval_of_a_mean_matches_the_binomial_one():
+    rng = np.random.default_rng(1)
+    y = np.ones(400, int)
+    p = (rng.random(400) < 0.8).astype(float)  # accuracy about .8, one image a patient
+    got = bootstrap(y, [p], np.arange(400), names=["accuracy"], rng=rng, n_boot=4000)["accuracy"]
+    half = 1.96 * np.sqrt(got.value * (1 - got.value) / 400)
+    assert got.ci_low == pytest.approx(got.value - half, abs=0.006)
+    assert got.ci_high == pytest.approx(got.value + half, abs=0.006)
+    assert got.n_test == 400
+
+
+def test_repeated_images_of_a_patient_do_not_narrow_the_interval():
+    rng = np.random.default_rng(2)
+    y = np.ones(100, int)
+    p = (rng.random(100) < 0.7).astype(float)
+    alone = bootstrap(y, [p], np.arange(100), names=["accuracy"], rng=np.random.default_rng(3))["accuracy"]
+    ten = bootstrap(
+        np.repeat(y, 10),
+        [np.repeat(p, 10)],
+        np.repeat(np.arange(100), 10),
+        names=["accuracy"],
+        rng=np.random.default_rng(3),
+    )["accuracy"]
+    assert ten.value == alone.value
+    assert (ten.ci_low, ten.ci_high) == pytest.approx((alone.ci_low, alone.ci_high))
+
+
+def test_value_over_draws_is_the_median_never_the_best():
+    y = np.array([0, 0, 1, 1])
+    draws = [
+        np.array([0.0, 0, 1, 1]),
+        np.array([1.0, 0, 1, 1]),
+        np.array([1.0, 1, 1, 1]),
+    ]  # accuracies 1, .75, .5
+    got = bootstrap(y, draws, np.arange(4), names=["accuracy"], rng=np.random.default_rng(0))["accuracy"]
+    assert got.value == 0.75
+    assert got.n_draws == 3
+    assert (got.spread_low, got.spread_high) == pytest.approx((0.5125, 0.9875))
+    assert str(Interval(0.5, 0.25, 0.75)) == "0.500 [0.250, 0.750]"
+
+
+def test_paired_difference_is_narrower_than_two_intervals_and_signs_agree():
+    rng = np.random.default_rng(4)
+    y = rng.integers(2, size=300)
+    hard = rng.random(300) < 0.3  # both fail on the same hard images
+    b = np.where(hard, 1 - y, y).astype(float)
+    a = b.copy()
+    a[np.flatnonzero(hard)[:15]] = y[np.flatnonzero(hard)[:15]]
+    got = paired_difference(y, [a], [b], np.arange(300), name="accuracy", rng=rng, n_boot=2000)
+    assert got.difference == pytest.approx(15 / 300)
+    assert 0 < got.ci_low < got.difference < got.ci_high < 0.09
+    assert got.p_value < 0.01
+    same = paired_difference(y, [a], [a], np.arange(300), name="accuracy", rng=rng)
+    assert (same.difference, same.p_value) == (0.0, 1.0)
+
+
+def test_p_value_has_the_right_size_under_the_null():
+    rejected = 0
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        y, a, b = (
+            np.ones(120, int),
+            (rng.random(120) < 0.7).astype(float),
+            (rng.random(120) < 0.7).astype(float),
+        )
+        rejected += (
+            paired_difference(y, [a], [b], np.arange(120), name="accuracy", rng=rng, n_boot=300).p_value
+            < 0.05
+        )
+    assert rejected <= stats.binom.ppf(0.999, 100, 0.07)
+
+
+def test_holm_by_hand():
+    # sorted .01 .03 .04 times 3 2 1 gives .03 .06 .04, made monotone .03 .06 .06
+    assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
+    assert holm([0.9, 0.8]).max() == 1.0
+
+
+def test_no_draws_is_an_error():
+    with pytest.raises(DataError, match="at least one draw"):
+        bootstrap(np.array([0, 1]), [], np.arange(2), names=["accuracy"], rng=np.random.default_rng(0))
+    with pytest.raises(DataError, match="equally many draws; got 1 and 2"):
+        paired_difference(
+            np.array([0, 1]),
+            [np.ones(2)],
+            [np.ones(2)] * 2,
+            np.arange(2),
+            name="accuracy",
+            rng=np.random.default_rng(0),
+        )

@@ -1,0 +1,143 @@
+"""How sure one may be of a score: patient bootstrap, paired comparison, Holm correction."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from xraykit.errors import DataError
+from xraykit.metrics import score_all
+
+
+def patient_weights(patients: np.ndarray, *, n_boot: int, rng: np.random.Generator) -> np.ndarray:
+    """Bootstrap weights (n_boot, N) float32: how often each image's *patient* was drawn.
+
+    Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993; the patient is the sampling unit.
+    """
+    codes, names = pd.factorize(np.asarray(patients))
+    draws = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=n_boot)
+    return draws[:, codes].astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A number, its 95% patient-bootstrap interval and, over several draws, its 2.5 to 97.5 percentiles."""
+
+    value: float
+    ci_low: float
+    ci_high: float
+    spread_low: float = float("nan")
+    spread_high: float = float("nan")
+    n_draws: int = 1
+    n_test: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.ci_low:.3f}, {self.ci_high:.3f}]"
+
+
+def _limits(samples: np.ndarray) -> tuple[float, float]:
+    samples = samples[~np.isnan(samples)]
+    if len(samples) == 0:
+        return float("nan"), float("nan")
+    low, high = np.percentile(samples, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _median_of_draws(by_draw: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Bootstrap over draws as well: (D, B) to (B,), in each column the median of D draws with replacement."""
+    n_draws, n_boot = by_draw.shape
+    pick = rng.integers(n_draws, size=(n_draws, n_boot))
+    return np.median(np.take_along_axis(by_draw, pick, axis=0), axis=0)
+
+
+def bootstrap(
+    y: np.ndarray,
+    draws: Sequence[np.ndarray],
+    patients: np.ndarray,
+    *,
+    names: Sequence[str],
+    rng: np.random.Generator,
+    n_boot: int = 1000,
+    threshold: float = 0.5,
+) -> dict[str, Interval]:
+    """Median over draws of each metric, with its interval, on one test set.
+
+    Args:
+        y: labels of the N test images.
+        draws: one array of scores per draw (or seed); a single classifier is a list of one.
+        patients: (N,) ids; the bootstrap resamples these, never single images, and the draws with them.
+        names, threshold: see `score_all`.
+        rng, n_boot: source and number of resamplings.
+
+    Returns:
+        An `Interval` for each metric. A resampling in which a metric is undefined is left out.
+    """
+    if len(draws) == 0:
+        raise DataError("bootstrap needs at least one draw of scores; got none")
+    weights = patient_weights(patients, n_boot=n_boot, rng=rng)
+    point = [score_all(y, d, names=names, threshold=threshold) for d in draws]
+    boot = [score_all(y, d, names=names, weights=weights, threshold=threshold) for d in draws]
+    out = {}
+    for name in names:
+        values = np.array([p[name][0] for p in point])
+        low, high = _limits(_median_of_draws(np.stack([b[name] for b in boot]), rng))
+        spread = _limits(values) if len(draws) > 1 else (float("nan"), float("nan"))
+        out[name] = Interval(float(np.median(values)), low, high, *spread, n_draws=len(draws), n_test=len(y))
+    return out
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Score of a minus score of b on the same patients, its 95% interval and two-sided bootstrap p-value."""
+
+    difference: float
+    ci_low: float
+    ci_high: float
+    p_value: float
+
+
+def paired_difference(
+    y: np.ndarray,
+    a: Sequence[np.ndarray],
+    b: Sequence[np.ndarray],
+    patients: np.ndarray,
+    *,
+    name: str,
+    rng: np.random.Generator,
+    n_boot: int = 1000,
+    threshold: float = 0.5,
+) -> PairedDifference:
+    """Difference of the medians over draws of two methods that scored the same images, resampled together.
+
+    Draws i of `a` and `b` belong together (same support set or seed) and must be equally many. The p-value is
+    twice the smaller share of resamplings on one side of zero, with one added to both counts (Davison and
+    Hinkley 1997, eq. 4.11).
+    """
+    if len(a) != len(b) or len(a) == 0:
+        raise DataError(f"paired methods need equally many draws; got {len(a)} and {len(b)}")
+    weights = patient_weights(patients, n_boot=n_boot, rng=rng)
+    pick = rng.integers(len(a), size=(len(a), n_boot))
+
+    def resampled(draws: Sequence[np.ndarray]) -> np.ndarray:
+        by_draw = [score_all(y, d, names=[name], weights=weights, threshold=threshold)[name] for d in draws]
+        return np.median(np.take_along_axis(np.stack(by_draw), pick, axis=0), axis=0)
+
+    def median(draws: Sequence[np.ndarray]) -> float:
+        return np.median([score_all(y, d, names=[name], threshold=threshold)[name][0] for d in draws])
+
+    samples = resampled(a) - resampled(b)
+    samples = samples[~np.isnan(samples)]
+    side = min((samples <= 0).sum(), (samples >= 0).sum())
+    p_value = min(1.0, 2 * (side + 1) / (len(samples) + 1))
+    return PairedDifference(float(median(a) - median(b)), *_limits(samples), p_value=float(p_value))
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """Holm's (1979) step-down adjusted p-values, in the order given."""
+    p = np.asarray(p_values, dtype=float)
+    order = np.argsort(p)
+    adjusted = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    out = np.empty_like(p)
+    out[order] = np.minimum(adjusted, 1.0)
+    return out

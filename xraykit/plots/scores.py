@@ -1,0 +1,95 @@
+"""Figures of scores, always with their intervals."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from xraykit.errors import DataError
+from xraykit.plots.style import COLOURS, GREY, figure, tidy
+
+
+def intervals(
+    table: pd.DataFrame,
+    *,
+    metrics: Sequence[str],
+    baseline: Mapping[str, float] | None = None,
+    title: str = "",
+) -> Figure:
+    """Dot and 95% interval of each method, one panel a metric.
+
+    Args:
+        table: rows with ``method, metric, value, ci_low, ci_high``; methods keep their order.
+        metrics: the panels, from left to right.
+        baseline: for each metric, where the dashed line of the trivial answer goes.
+
+    Raises:
+        DataError: a metric without rows.
+    """
+    missing = [m for m in metrics if m not in set(table["metric"])]
+    if missing:
+        raise DataError(f"no rows for metrics {missing}; the table has {sorted(set(table['metric']))}")
+    methods = list(dict.fromkeys(table["method"]))
+    fig = figure(2.2 + 2.3 * len(metrics), 1.1 + 0.36 * len(methods))
+    axes = fig.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+    for ax, metric in zip(axes, metrics, strict=True):
+        rows = table[table["metric"] == metric].set_index("method").reindex(methods)
+        place = np.arange(len(methods))
+        ax.hlines(place, rows["ci_low"], rows["ci_high"], color=GREY, linewidth=1.6)
+        ax.scatter(rows["value"], place, color=[COLOURS[i % len(COLOURS)] for i in place], zorder=3)
+        if baseline and metric in baseline:
+            ax.axvline(baseline[metric], color=GREY, linestyle="--", linewidth=1)
+        tidy(ax, title=metric.replace("_", " "), x="")
+        ax.set_yticks(place, methods)
+        ax.grid(axis="x", alpha=0.3)
+    axes[0].invert_yaxis()
+    note = "dashed: baseline; " if baseline else ""
+    fig.supxlabel(f"{note}bar: 95% interval over patients", fontsize=8)
+    fig.suptitle(title, fontsize=11)
+    return fig
+
+
+def recall_bars(table: pd.DataFrame) -> Figure:
+    """Recall of each class for each method, with intervals: rows ``method, class, value, ci_low, ci_high``."""
+    methods, classes = list(dict.fromkeys(table["method"])), list(dict.fromkeys(table["class"]))
+    fig = figure(1.6 + 1.25 * len(methods), 3.3)
+    ax = fig.subplots()
+    width = 0.8 / len(classes)
+    for i, name in enumerate(classes):
+        rows = table[table["class"] == name].set_index("method").reindex(methods)
+        place = np.arange(len(methods)) + (i - (len(classes) - 1) / 2) * width
+        error = [rows["value"] - rows["ci_low"], rows["ci_high"] - rows["value"]]
+        ax.bar(
+            place, rows["value"], width, yerr=error, label=name, color=COLOURS[i], error_kw={"linewidth": 1}
+        )
+    ax.set_xticks(range(len(methods)), methods)
+    ax.set_ylim(0, 1)
+    ax.legend(title="class", frameon=False, ncols=len(classes), loc="upper center", bbox_to_anchor=(0.5, 1.3))
+    tidy(ax, y="recall")
+    return fig
+
+
+def reliability(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], *, bins: int = 10) -> Figure:
+    """Observed frequency against predicted probability in equal bins.
+
+    Args:
+        curves: for each method, labels (N,) 0/1 and predicted probabilities (N,) in 0..1.
+        bins: number of equal bins; an empty one is left out, and a dot's area grows with its images.
+    """
+    fig = figure(4.6, 4.2)
+    ax = fig.subplots()
+    ax.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
+    for colour, (name, (y, p)) in zip(COLOURS, curves.items(), strict=False):
+        where = np.minimum((p * bins).astype(int), bins - 1)
+        table = (
+            pd.DataFrame({"bin": where, "p": p, "y": y})
+            .groupby("bin")
+            .agg(p=("p", "mean"), y=("y", "mean"), n=("y", "size"))
+        )
+        ax.plot(table["p"], table["y"], color=colour, linewidth=1.2, label=name)
+        ax.scatter(table["p"], table["y"], s=8 + 120 * table["n"] / len(y), color=colour, alpha=0.8)
+    ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    ax.legend(frameon=False, fontsize=8)
+    tidy(ax, title="dashed: perfectly calibrated", x="predicted probability", y="observed frequency")
+    return fig

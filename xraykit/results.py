@@ -1,0 +1,236 @@
+"""The ledger: every number, figure and look at a test split goes through a `Run`.
+
+Under ``figures/<dataset>/``: ``results.csv`` (one row a number), ``predictions.parquet`` (per-image test
+scores), ``manifest.json`` (what made each figure), ``test_log.csv`` (every look at a test split) and the
+figures. All are replaced atomically under one lock, so that notebooks may run side by side.
+"""
+
+import io
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+from filelock import FileLock
+
+from xraykit import paths
+from xraykit.errors import DataError, StorageError
+from xraykit.intervals import Interval
+from xraykit.provenance import commit, versions
+from xraykit.storage import write_atomic
+
+TASKS = ("data", "binary", "3-class", "multi-label", "anomaly", "episodes", "localisation")
+SETTINGS = ("inductive", "transductive")
+SPLITS = ("", "development", "test")
+KEY = ("notebook", "task", "target", "method", "backbone", "shots", "setting", "split", "metric", "profile")
+NUMBERS = ("value", "ci_low", "ci_high", "spread_low", "spread_high", "n_draws", "n_test", "train_seconds")
+COLUMNS = (*KEY[:-1], *NUMBERS, "seed", "profile")
+PREDICTION_KEY = ("notebook", "task", "target", "method", "backbone", "shots", "setting", "profile")
+PICTURES = "xray-pictures"  # label of a Figure that shows X-ray images; see plots
+
+
+def _text(value: object) -> str:
+    """One cell of results.csv: six significant digits, empty for missing."""
+    if value is None or value == "" or (isinstance(value, float) and value != value):
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+class Run:
+    """One execution of one notebook on one data set, with the folder that its numbers and figures go to.
+
+    Args:
+        notebook: its two digits, such as ``"02"``.
+        dataset: name of the data set; the folder is ``<figures_dir>/<dataset>``.
+        profile: ``"quick"`` or ``"full"``. A quick run never replaces a full row, figure or prediction.
+        seed: the run's seed, written beside each number.
+        figures_dir: root; None or empty for ``XRAYKIT_FIGURES_DIR``, else ``figures/`` of the project.
+        parameters: the notebook's parameters, for the manifest; folders are left out.
+        precision, backend: what computed the numbers.
+    """
+
+    def __init__(
+        self,
+        *,
+        notebook: str,
+        dataset: str,
+        profile: str,
+        seed: int,
+        figures_dir: str | Path | None = None,
+        parameters: Mapping[str, object] | None = None,
+        precision: str = "fp32",
+        backend: str = "cpu",
+    ) -> None:
+        if not (len(notebook) == 2 and notebook.isdigit()):
+            raise DataError(f"notebook must be its two digits, such as '02'; got {notebook!r}")
+        self.notebook, self.dataset, self.profile, self.seed = notebook, dataset, profile, seed
+        self.folder = paths.figures_dir(figures_dir) / dataset
+        self.parameters = {k: v for k, v in (parameters or {}).items() if not k.endswith("_dir")}
+        self.precision, self.backend = precision, backend
+
+    def record(
+        self,
+        *,
+        task: str,
+        method: str,
+        metric: str,
+        value: float | Interval,
+        target: str = "",
+        backbone: str = "",
+        shots: int | str = "",
+        setting: str = "inductive",
+        split: str = "",
+        train_seconds: float | None = None,
+    ) -> None:
+        """Write one number to results.csv, replacing the row with the same key.
+
+        `value` is a plain number or an `Interval`. `split` is what it was measured on: ``"test"``,
+        ``"development"`` (patients held out of the training data), or empty for a fact about the data.
+        `train_seconds` is kept by full runs only, to two significant digits.
+
+        Raises:
+            DataError: an unknown task or setting, or a value that is not a number.
+        """
+        for word, allowed in ((task, TASKS), (setting, SETTINGS), (split, SPLITS)):
+            if word not in allowed:
+                raise DataError(f"{word!r} is not one of {allowed}")
+        interval = (
+            value if isinstance(value, Interval) else Interval(float(value), float("nan"), float("nan"))
+        )
+        if interval.value != interval.value:
+            raise DataError(f"{method}, {metric}: the value is NaN; an undefined number is not recorded")
+        seconds = (
+            float(f"{train_seconds:.2g}") if train_seconds is not None and self.profile == "full" else None
+        )
+        key = (self.notebook, task, target, method, backbone, shots, setting, split, metric, self.profile)
+        row = {
+            **dict(zip(KEY, key, strict=True)),
+            **vars(interval),
+            "train_seconds": seconds,
+            "seed": self.seed,
+        }
+        self._upsert_result({c: _text(row[c]) for c in COLUMNS})
+
+    def _upsert_result(self, row: dict[str, str]) -> None:
+        path = self.folder / "results.csv"
+        with self._lock():
+            rows = load(self.folder)
+            same = (rows[list(KEY)] == [row[k] for k in KEY]).all(axis=1)
+            rows = pd.concat([rows[~same], pd.DataFrame([row])], ignore_index=True)
+            rows = rows.sort_values(list(KEY), key=_natural, kind="stable")
+            write_atomic(path, rows.to_csv(index=False, lineterminator="\n").encode())
+
+    def save_figure(self, fig: object, name: str) -> Path | None:
+        """Write `fig` as ``<name>.png`` with its line in manifest.json, and return the path.
+
+        A figure that shows X-rays of a downloaded data set goes to the subfolder ``pictures/``, which git
+        ignores. A quick run leaves a full run's figure in place, warns, and returns None.
+        """
+        if not name.startswith(f"{self.notebook}_"):
+            raise DataError(f"figure {name!r} of notebook {self.notebook} must be named '{self.notebook}_…'")
+        private = fig.get_label() == PICTURES and not self.dataset.startswith("synthetic")
+        path = self.folder / ("pictures" if private else "") / f"{name}.png"
+        with self._lock():
+            manifest_path = self.folder / "manifest.json"
+            manifest = json.loads(manifest_path.read_text()) if manifest_path.exists() else {}
+            if self.profile == "quick" and manifest.get(name, {}).get("profile") == "full":
+                warnings.warn(f"{path.name} was made by a full run; this quick run leaves it", stacklevel=2)
+                return None
+            buffer = io.BytesIO()
+            fig.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+            write_atomic(path, buffer.getvalue())
+            if not private:
+                manifest[name] = {
+                    **{"notebook": self.notebook, "dataset": self.dataset, "profile": self.profile},
+                    **{"seed": self.seed, "parameters": self.parameters},
+                    **{"precision": self.precision, "backend": self.backend, "versions": versions()},
+                }
+                write_atomic(manifest_path, (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
+        return path
+
+    def record_predictions(
+        self,
+        predictions: pd.DataFrame,
+        *,
+        task: str,
+        method: str,
+        target: str = "",
+        backbone: str = "",
+        shots: int | str = "",
+        setting: str = "inductive",
+    ) -> None:
+        """Write per-image test scores to predictions.parquet, replacing those with the same key.
+
+        `predictions` has the columns ``image_id, patient_id, draw, class, label, score``: one row an image,
+        draw and class; `label` 0/1, `score` the probability in 0..1 of that class.
+        """
+        wanted = ["image_id", "patient_id", "draw", "class", "label", "score"]
+        if list(predictions.columns) != wanted:
+            raise DataError(f"predictions need the columns {wanted}; got {list(predictions.columns)}")
+        values = (self.notebook, task, target, method, backbone, str(shots), setting, self.profile)
+        key = dict(zip(PREDICTION_KEY, values, strict=True))
+        new = predictions.assign(**key, score=predictions["score"].astype("float32"))[
+            [*PREDICTION_KEY, *wanted]
+        ]
+        path = self.folder / "predictions.parquet"
+        with self._lock():
+            if path.exists():
+                old = pd.read_parquet(path)
+                same = (old[list(PREDICTION_KEY)] == list(key.values())).all(axis=1)
+                new = pd.concat([old[~same], new], ignore_index=True)
+            new = new.sort_values([*PREDICTION_KEY, "draw", "image_id", "class"], kind="stable")
+            buffer = io.BytesIO()
+            new.to_parquet(buffer, index=False, compression="zstd")
+            write_atomic(path, buffer.getvalue())
+
+    def log_test(self, configuration: Mapping[str, object], scores: Mapping[str, float]) -> None:
+        """Append one look at the test split to test_log.csv: commit, profile, configuration, scores."""
+        row = {
+            **{"commit": commit(), "notebook": self.notebook, "profile": self.profile},
+            "configuration": json.dumps(dict(configuration), sort_keys=True),
+            "scores": json.dumps({k: float(_text(float(v))) for k, v in scores.items()}, sort_keys=True),
+        }
+        path = self.folder / "test_log.csv"
+        with self._lock():
+            old = path.read_bytes() if path.exists() else b""
+            line = pd.DataFrame([row]).to_csv(index=False, header=not old, lineterminator="\n")
+            write_atomic(path, old + line.encode())
+
+    def _lock(self) -> FileLock:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(
+                f"cannot make {self.folder}: {error.strerror}; pass another --figures-dir"
+            ) from error
+        return FileLock(self.folder / ".ledger.lock")
+
+
+def _natural(column: pd.Series) -> pd.Series:
+    """Sort key that puts shots 5, 10, 100 in that order and leaves words alone."""
+    return column.map(lambda text: text.zfill(9) if text.isdigit() else text)
+
+
+def load(folder: str | Path) -> pd.DataFrame:
+    """All rows of ``<folder>/results.csv`` as text columns; no rows where there is no such file.
+
+    Raises:
+        DataError: the file has other columns than the ledger's.
+    """
+    path = Path(folder) / "results.csv"
+    if not path.exists():
+        return pd.DataFrame(columns=list(COLUMNS), dtype=str)
+    rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+    if list(rows.columns) != list(COLUMNS):
+        raise DataError(
+            f"{path} has the columns {list(rows.columns)}, not the ledger's {list(COLUMNS)}; move it away"
+        )
+    return rows
+
+
+def numbers(folder: str | Path, *, profile: str | None = None) -> pd.DataFrame:
+    """The ledger with its number columns as floats (NaN where empty), of one profile or of both."""
+    rows = load(folder)
+    rows = rows if profile is None else rows[rows["profile"] == profile]
+    return rows.assign(**{c: pd.to_numeric(rows[c]) for c in (*NUMBERS, "seed")}).reset_index(drop=True)
