@@ -51,7 +51,7 @@ def intervals(
 
 
 def recall_bars(table: pd.DataFrame) -> Figure:
-    """Recall of each class for each method, with intervals: rows ``method, class, value, ci_low, ci_high``."""
+    """Recall of each class under each method, from rows ``method, class, value, ci_low, ci_high``."""
     methods, classes = list(dict.fromkeys(table["method"])), list(dict.fromkeys(table["class"]))
     fig = figure(1.6 + 1.25 * len(methods), 3.3)
     ax = fig.subplots()

@@ -1,0 +1,35 @@
+"""How large a run is. Sizes live here, so that a notebook says `profile` and nothing more.
+
+``quick`` is what the committed notebooks show: small synthetic sets, a laptop's CPU, seconds. ``full`` takes
+every image and enough resamplings for a paper.
+"""
+
+from types import SimpleNamespace
+
+from xraykit.errors import DataError
+
+SIZES: dict[str, dict[str, dict[str, object]]] = {
+    "01": {
+        "quick": {"image_size": 224, "n_patients": 420, "n_boot": 500},
+        "full": {"image_size": 224, "n_patients": 4000, "n_boot": 2000},
+    },
+    "02": {
+        "quick": {"image_size": 64, "n_patients": 900, "n_boot": 300, "n_folds": 3, "n_draws": 3},
+        "full": {"image_size": 224, "n_patients": 4000, "n_boot": 2000, "n_folds": 5, "n_draws": 10},
+    },
+}
+
+
+def sizes(notebook: str, profile: str) -> SimpleNamespace:
+    """Sizes of `notebook` (its two digits) under `profile`, as attributes.
+
+    ``n_patients`` counts for the synthetic sets alone; a real set is read whole.
+
+    Raises:
+        DataError: a profile or a notebook that has no sizes; the message lists those that have.
+    """
+    if notebook not in SIZES:
+        raise DataError(f"no sizes for notebook {notebook!r}; there are {sorted(SIZES)}")
+    if profile not in SIZES[notebook]:
+        raise DataError(f"profile {profile!r} is unknown; use one of {sorted(SIZES[notebook])}")
+    return SimpleNamespace(**SIZES[notebook][profile])
