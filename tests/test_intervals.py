@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from xraykit.errors import DataError
-from xraykit.intervals import Interval, bootstrap, holm, paired_difference, patient_weights
+from xraykit.intervals import Interval, bootstrap, holm, paired_differences, patient_weights
 
 
 def test_weights_resample_patients_not_images():
@@ -65,11 +65,13 @@ def test_paired_difference_is_narrower_than_two_intervals_and_signs_agree():
     b = np.where(hard, 1 - y, y).astype(float)
     a = b.copy()
     a[np.flatnonzero(hard)[:15]] = y[np.flatnonzero(hard)[:15]]
-    got = paired_difference(y, [a], [b], np.arange(300), name="accuracy", rng=rng, n_boot=2000)
+    got = paired_differences(y, [a], [b], np.arange(300), names=["accuracy"], rng=rng, n_boot=2000)[
+        "accuracy"
+    ]
     assert got.difference == pytest.approx(15 / 300)
     assert 0 < got.ci_low < got.difference < got.ci_high < 0.09
     assert got.p_value < 0.01
-    same = paired_difference(y, [a], [a], np.arange(300), name="accuracy", rng=rng)
+    same = paired_differences(y, [a], [a], np.arange(300), names=["accuracy"], rng=rng)["accuracy"]
     assert (same.difference, same.p_value) == (0.0, 1.0)
 
 
@@ -83,7 +85,9 @@ def test_p_value_has_the_right_size_under_the_null():
             (rng.random(120) < 0.7).astype(float),
         )
         rejected += (
-            paired_difference(y, [a], [b], np.arange(120), name="accuracy", rng=rng, n_boot=300).p_value
+            paired_differences(y, [a], [b], np.arange(120), names=["accuracy"], rng=rng, n_boot=300)[
+                "accuracy"
+            ].p_value
             < 0.05
         )
     assert rejected <= stats.binom.ppf(0.999, 100, 0.07)
@@ -99,11 +103,11 @@ def test_no_draws_is_an_error():
     with pytest.raises(DataError, match="at least one draw"):
         bootstrap(np.array([0, 1]), [], np.arange(2), names=["accuracy"], rng=np.random.default_rng(0))
     with pytest.raises(DataError, match="equally many draws; got 1 and 2"):
-        paired_difference(
+        paired_differences(
             np.array([0, 1]),
             [np.ones(2)],
             [np.ones(2)] * 2,
             np.arange(2),
-            name="accuracy",
+            names=["accuracy"],
             rng=np.random.default_rng(0),
         )

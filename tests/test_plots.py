@@ -30,7 +30,7 @@ def test_bars_in_both_directions():
 
 
 def test_images_per_patient_gathers_the_long_tail():
-    fig = plots.images_per_patient(pd.Series([1, 1, 2, 40]))
+    fig = plots.images_per_patient(pd.Series([2, 1, 1], index=[1, 2, 40]))
     bars = heights(fig.axes[0])
     assert (bars[0], bars[1], bars[14]) == (2, 1, 1)
     assert fig.axes[0].get_xticklabels()[-1].get_text() == "15+"

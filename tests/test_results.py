@@ -5,6 +5,7 @@ import subprocess
 import sys
 import warnings
 
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
@@ -115,21 +116,27 @@ def test_pictures_of_downloaded_xrays_stay_out_of_the_committed_folder(tmp_path)
     assert synthetic == tmp_path / "synthetic" / "02_grid.png"
 
 
+RECORDS = pd.DataFrame({"image_id": ["i1", "i2"], "patient_id": ["p1", "p2"]})
+
+
 def predictions(score):
-    rows = [("i1", "p1", 0, "viral", 1, score), ("i2", "p2", 0, "viral", 0, 0.25)]
-    return pd.DataFrame(rows, columns=["image_id", "patient_id", "draw", "class", "label", "score"])
+    return np.array([[1 - score, score], [0.75, 0.25]])
 
 
 def test_predictions_are_replaced_by_key(tmp_path):
     ledger = run(tmp_path)
-    ledger.record_predictions(predictions(0.5), task="3-class", method="a")
-    ledger.record_predictions(predictions(0.5), task="3-class", method="b")
-    ledger.record_predictions(predictions(0.75), task="3-class", method="a")
+    about = {"classes": ("normal", "viral"), "labels": np.array([1, 0]), "task": "binary"}
+    ledger.record_predictions(RECORDS, [predictions(0.5)], method="a", **about)
+    ledger.record_predictions(RECORDS, [predictions(0.5)] * 3, method="b", **about)
+    ledger.record_predictions(RECORDS, [predictions(0.875)], method="a", **about)
     table = pd.read_parquet(tmp_path / "synthetic" / "predictions.parquet")
-    assert table.groupby("method")["score"].max().to_dict() == {"a": 0.75, "b": 0.5}
-    assert len(table) == 4
-    with pytest.raises(DataError, match="predictions need the columns"):
-        ledger.record_predictions(predictions(0.5).drop(columns="draw"), task="3-class", method="a")
+    assert tuple(table.columns) == results.PREDICTION_COLUMNS
+    assert table.groupby("method").size().to_dict() == {"a": 4, "b": 12}
+    row = table.query("method == 'a' and image_id == 'i1'").set_index("class")
+    assert row["score"].to_dict() == {"normal": 0.125, "viral": 0.875}
+    assert row["label"].to_dict() == {"normal": 0, "viral": 1}
+    with pytest.raises(DataError, match=r"must be \(2, 2\); got \[\(2,\)\]"):
+        ledger.record_predictions(RECORDS, [np.zeros(2)], method="a", **about)
 
 
 def test_every_look_at_test_is_appended(tmp_path):

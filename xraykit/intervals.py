@@ -20,6 +20,11 @@ def patient_weights(patients: np.ndarray, *, n_boot: int, rng: np.random.Generat
     return draws[:, codes].astype(np.float32)
 
 
+def _observed_first(weights: np.ndarray) -> np.ndarray:
+    """The weights with a first row of ones: the sample as it was observed."""
+    return np.concatenate([np.ones((1, weights.shape[1]), weights.dtype), weights])
+
+
 @dataclass(frozen=True)
 class Interval:
     """A number, its 95% patient-bootstrap interval and, over several draws, its 2.5 to 97.5 percentiles."""
@@ -75,15 +80,15 @@ def bootstrap(
     """
     if len(draws) == 0:
         raise DataError("bootstrap needs at least one draw of scores; got none")
-    weights = patient_weights(patients, n_boot=n_boot, rng=rng)
-    point = [score_all(y, d, names=names, threshold=threshold) for d in draws]
-    boot = [score_all(y, d, names=names, weights=weights, threshold=threshold) for d in draws]
+    weights = _observed_first(patient_weights(patients, n_boot=n_boot, rng=rng))
+    by_draw = [score_all(y, d, names=names, weights=weights, threshold=threshold) for d in draws]
     out = {}
     for name in names:
-        values = np.array([p[name][0] for p in point])
-        low, high = _limits(_median_of_draws(np.stack([b[name] for b in boot]), rng))
-        spread = _limits(values) if len(draws) > 1 else (float("nan"), float("nan"))
-        out[name] = Interval(float(np.median(values)), low, high, *spread, n_draws=len(draws), n_test=len(y))
+        samples = np.stack([d[name] for d in by_draw])
+        low, high = _limits(_median_of_draws(samples[:, 1:], rng))
+        spread = _limits(samples[:, 0]) if len(draws) > 1 else (float("nan"), float("nan"))
+        value = float(np.median(samples[:, 0]))
+        out[name] = Interval(value, low, high, *spread, n_draws=len(draws), n_test=len(y))
     return out
 
 
@@ -97,18 +102,18 @@ class PairedDifference:
     p_value: float
 
 
-def paired_difference(
+def paired_differences(
     y: np.ndarray,
     a: Sequence[np.ndarray],
     b: Sequence[np.ndarray],
     patients: np.ndarray,
     *,
-    name: str,
+    names: Sequence[str],
     rng: np.random.Generator,
     n_boot: int = 1000,
     threshold: float = 0.5,
-) -> PairedDifference:
-    """Difference of the medians over draws of two methods that scored the same images, resampled together.
+) -> dict[str, PairedDifference]:
+    """For each metric, median over draws of `a` minus that of `b`, on the same images, resampled together.
 
     Draws i of `a` and `b` belong together (same support set or seed) and must be equally many. The p-value is
     twice the smaller share of resamplings on one side of zero, with one added to both counts (Davison and
@@ -116,21 +121,25 @@ def paired_difference(
     """
     if len(a) != len(b) or len(a) == 0:
         raise DataError(f"paired methods need equally many draws; got {len(a)} and {len(b)}")
-    weights = patient_weights(patients, n_boot=n_boot, rng=rng)
-    pick = rng.integers(len(a), size=(len(a), n_boot))
+    weights = _observed_first(patient_weights(patients, n_boot=n_boot, rng=rng))
+    pick = rng.integers(len(a), size=(len(a), n_boot + 1))
+    pick[:, 0] = np.arange(len(a))
 
-    def resampled(draws: Sequence[np.ndarray]) -> np.ndarray:
-        by_draw = [score_all(y, d, names=[name], weights=weights, threshold=threshold)[name] for d in draws]
-        return np.median(np.take_along_axis(np.stack(by_draw), pick, axis=0), axis=0)
+    def medians(draws: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        by_draw = [score_all(y, d, names=names, weights=weights, threshold=threshold) for d in draws]
+        stacked = {n: np.stack([d[n] for d in by_draw]) for n in names}
+        return {n: np.median(np.take_along_axis(s, pick, axis=0), axis=0) for n, s in stacked.items()}
 
-    def median(draws: Sequence[np.ndarray]) -> float:
-        return np.median([score_all(y, d, names=[name], threshold=threshold)[name][0] for d in draws])
+    of_a, of_b = medians(a), medians(b)
+    return {n: _difference(of_a[n] - of_b[n]) for n in names}
 
-    samples = resampled(a) - resampled(b)
-    samples = samples[~np.isnan(samples)]
-    side = min((samples <= 0).sum(), (samples >= 0).sum())
-    p_value = min(1.0, 2 * (side + 1) / (len(samples) + 1))
-    return PairedDifference(float(median(a) - median(b)), *_limits(samples), p_value=float(p_value))
+
+def _difference(samples: np.ndarray) -> PairedDifference:
+    """From the observed difference (first) and the resampled ones (the rest)."""
+    boot = samples[1:][~np.isnan(samples[1:])]
+    side = min((boot <= 0).sum(), (boot >= 0).sum())
+    p_value = min(1.0, 2 * (side + 1) / (len(boot) + 1))
+    return PairedDifference(float(samples[0]), *_limits(boot), p_value=float(p_value))
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:

@@ -8,9 +8,10 @@ figures. All are replaced atomically under one lock, so that notebooks may run s
 import io
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from filelock import FileLock
 
@@ -27,6 +28,7 @@ KEY = ("notebook", "task", "target", "method", "backbone", "shots", "setting", "
 NUMBERS = ("value", "ci_low", "ci_high", "spread_low", "spread_high", "n_draws", "n_test", "train_seconds")
 COLUMNS = (*KEY[:-1], *NUMBERS, "seed", "profile")
 PREDICTION_KEY = ("notebook", "task", "target", "method", "backbone", "shots", "setting", "profile")
+PREDICTION_COLUMNS = (*PREDICTION_KEY, "draw", "image_id", "patient_id", "class", "label", "score")
 PICTURES = "xray-pictures"  # label of a Figure that shows X-ray images; see plots
 
 
@@ -151,8 +153,11 @@ class Run:
 
     def record_predictions(
         self,
-        predictions: pd.DataFrame,
+        records: pd.DataFrame,
+        draws: Sequence[np.ndarray],
         *,
+        classes: Sequence[str],
+        labels: np.ndarray,
         task: str,
         method: str,
         target: str = "",
@@ -162,26 +167,37 @@ class Run:
     ) -> None:
         """Write per-image test scores to predictions.parquet, replacing those with the same key.
 
-        `predictions` has the columns ``image_id, patient_id, draw, class, label, score``: one row an image,
-        draw and class; `label` 0/1, `score` the probability in 0..1 of that class.
+        One row an image, draw and class: ``image_id, patient_id, draw, class, label, score``.
+
+        Args:
+            records: of the N test images, with ``image_id`` and ``patient_id``.
+            draws: probabilities (N, K) of each draw or seed, in 0..1.
+            classes: the K names.
+            labels: class codes (N,), or 0/1 indicators (N, K).
         """
-        wanted = ["image_id", "patient_id", "draw", "class", "label", "score"]
-        if list(predictions.columns) != wanted:
-            raise DataError(f"predictions need the columns {wanted}; got {list(predictions.columns)}")
-        values = (self.notebook, task, target, method, backbone, str(shots), setting, self.profile)
-        key = dict(zip(PREDICTION_KEY, values, strict=True))
-        new = predictions.assign(**key, score=predictions["score"].astype("float32"))[
-            [*PREDICTION_KEY, *wanted]
-        ]
+        n, k = len(records), len(classes)
+        truth = labels if labels.ndim == 2 else np.eye(k, dtype=np.uint8)[labels]
+        if truth.shape != (n, k) or any(np.shape(d) != (n, k) for d in draws):
+            raise DataError(f"predictions and labels must be ({n}, {k}); got {[np.shape(d) for d in draws]}")
+        key = (self.notebook, task, target, method, backbone, str(shots), setting, self.profile)
+        one = {c: np.repeat(records[c].to_numpy(object), k) for c in ("image_id", "patient_id")}
+        one |= {"class": np.tile(np.asarray(classes, object), n), "label": truth.ravel().astype(np.uint8)}
+        tables = [pd.DataFrame(one).assign(draw=i, score=np.ravel(d)) for i, d in enumerate(draws)]
+        new = pd.concat(tables).assign(**dict(zip(PREDICTION_KEY, key, strict=True)))
+        new = new.astype({"draw": "int16", "score": "float32"})[list(PREDICTION_COLUMNS)]
+        self._upsert_predictions(new, key)
+
+    def _upsert_predictions(self, new: pd.DataFrame, key: tuple[str, ...]) -> None:
         path = self.folder / "predictions.parquet"
         with self._lock():
             if path.exists():
                 old = pd.read_parquet(path)
-                same = (old[list(PREDICTION_KEY)] == list(key.values())).all(axis=1)
+                same = (old[list(PREDICTION_KEY)] == list(key)).all(axis=1)
                 new = pd.concat([old[~same], new], ignore_index=True)
-            new = new.sort_values([*PREDICTION_KEY, "draw", "image_id", "class"], kind="stable")
             buffer = io.BytesIO()
-            new.to_parquet(buffer, index=False, compression="zstd")
+            new.sort_values(list(PREDICTION_COLUMNS[:-2]), kind="stable").to_parquet(
+                buffer, index=False, compression="zstd"
+            )
             write_atomic(path, buffer.getvalue())
 
     def log_test(self, configuration: Mapping[str, object], scores: Mapping[str, float]) -> None:

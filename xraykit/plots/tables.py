@@ -58,20 +58,17 @@ def bars(values: Mapping[str, float] | pd.Series, *, title: str, y: str, horizon
     return fig
 
 
-def images_per_patient(per_patient: pd.Series) -> Figure:
-    """Histogram of how many images each patient has (index patient, value images)."""
-    top = int(per_patient.clip(upper=15).max())
-    tally = per_patient.clip(upper=top).value_counts().reindex(range(1, top + 1), fill_value=0)
+def images_per_patient(tally: pd.Series, *, longest: int = 15) -> Figure:
+    """Bars of how many patients (values) have so many images (index); `longest` or more share a bar."""
+    shown = tally.groupby(tally.index.where(tally.index < longest, longest)).sum()
+    shown = shown.reindex(range(1, shown.index.max() + 1), fill_value=0)
+    names = [f"{n}+" if n == longest and tally.index.max() > longest else str(n) for n in shown.index]
+    n_images = (tally * tally.index).sum()
     fig = figure(6.0, 3.0)
     ax = fig.subplots()
-    names = [str(n) for n in tally.index]
-    if per_patient.max() > top:
-        names[-1] += "+"
-    ax.bar(names, tally, color=COLOURS[0])
-    share = per_patient[per_patient > 1].sum() / per_patient.sum()
-    title = (
-        f"{len(per_patient):,} patients, {per_patient.sum():,} images; {share:.0%} of images share a patient"
-    )
+    ax.bar(names, shown, color=COLOURS[0])
+    share = 1 - tally.get(1, 0) / n_images
+    title = f"{tally.sum():,} patients, {n_images:,} images; {share:.0%} of images share a patient"
     tidy(ax, title=title, x="images of one patient", y="patients")
     return fig
 
