@@ -1,0 +1,149 @@
+"""Resampling on index arrays, class weights and weighted sampling, on training data only."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xraykit.balance import (
+    class_weights,
+    oversample,
+    pos_weight,
+    sample_weights,
+    undersample,
+    weighted_sample,
+)
+from xraykit.errors import DataError
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+# Codes with every class present, two classes at least.
+class_codes = st.integers(2, 4).flatmap(
+    lambda k: st.lists(st.integers(0, k - 1), max_size=30).map(lambda codes: np.array([*range(k), *codes]))
+)
+MULTILABEL = np.array([[1, 0], [1, 0], [1, 1], [0, 0], [1, 0], [0, 0], [1, 0], [1, 0]])
+
+
+@given(class_codes, st.integers(0, 5))
+def test_undersample_keeps_the_smallest_count_of_each_class(labels: np.ndarray, seed: int) -> None:
+    index = undersample(labels, split="train", rng=rng(seed))
+    counts = np.bincount(labels)
+    assert np.bincount(labels[index]).tolist() == [counts.min()] * len(counts)
+    assert len(set(index.tolist())) == len(index)
+    np.testing.assert_array_equal(index, undersample(labels, split="train", rng=rng(seed)))
+
+
+@given(class_codes, st.integers(0, 5))
+def test_oversample_reaches_the_largest_count_and_keeps_every_image(labels: np.ndarray, seed: int) -> None:
+    index = oversample(labels, split="train", rng=rng(seed))
+    counts = np.bincount(labels)
+    assert np.bincount(labels[index]).tolist() == [counts.max()] * len(counts)
+    assert set(index.tolist()) == set(range(len(labels)))
+    largest = labels == counts.argmax()
+    assert (np.bincount(index)[largest] == 1).all()  # nothing is copied in the largest class
+
+
+def test_resampling_depends_on_the_seed() -> None:
+    labels = np.repeat([0, 1], [100, 10])
+    for resample in (undersample, oversample):
+        assert set(resample(labels, split="train", rng=rng(0))) <= set(range(110))
+        first, second = (np.sort(resample(labels, split="train", rng=rng(seed))) for seed in (0, 1))
+        assert (first != second).any()
+
+
+def test_class_weights_by_hand() -> None:
+    # 8 images, 2 classes: 8 / (2 * 6) and 8 / (2 * 2); the weights of all images add up to 8.
+    labels = np.array([0, 0, 0, 1, 0, 1, 0, 0])
+    np.testing.assert_allclose(class_weights(labels, split="train"), [2 / 3, 2.0])
+    assert class_weights(labels, split="train")[labels].sum() == pytest.approx(8)
+
+
+def test_pos_weight_by_hand_balances_torchs_loss() -> None:
+    # 6 positives and 2 negatives; 1 positive and 7 negatives.
+    weight = pos_weight(MULTILABEL, split="train")
+    np.testing.assert_allclose(weight, [2 / 6, 7 / 1])
+    target = torch.tensor(MULTILABEL, dtype=torch.float64)
+    loss = torch.nn.BCEWithLogitsLoss(pos_weight=torch.tensor(weight), reduction="none")
+    each = loss(torch.zeros_like(target), target)
+    torch.testing.assert_close((each * target).sum(0), (each * (1 - target)).sum(0))
+
+
+def test_sample_weights_of_classes_draw_each_equally() -> None:
+    labels = np.array([0, 0, 0, 1, 0, 1, 0, 0])
+    weights = sample_weights(labels, split="train")
+    np.testing.assert_allclose(weights, np.where(labels == 0, 8 / 12, 8 / 4))
+    assert np.bincount(labels, weights) == pytest.approx([4, 4])
+
+
+def test_sample_weights_of_labels_follow_the_rarest() -> None:
+    # Images with each label: 6, 1; with none: 2. Rarest of each image: 6 6 1 2 6 2 6 6.
+    inverse = 1 / np.array([6, 6, 1, 2, 6, 2, 6, 6])
+    np.testing.assert_allclose(sample_weights(MULTILABEL, split="train"), inverse / inverse.mean())
+
+
+def test_sample_weights_without_unlabelled_images_are_finite() -> None:
+    np.testing.assert_allclose(sample_weights([[1, 0], [0, 1], [1, 1]], split="train"), [1, 1, 1])
+
+
+@pytest.mark.parametrize("labels", [np.repeat([0, 1, 2], [60, 30, 10]), np.tile(MULTILABEL, (12, 1))])
+def test_weighted_sample_draws_as_torchs_sampler_does(labels: np.ndarray) -> None:
+    size = 40_000
+    ours = np.bincount(weighted_sample(labels, split="train", size=size, rng=rng()), minlength=len(labels))
+    sampler = torch.utils.data.WeightedRandomSampler(
+        sample_weights(labels, split="train"), size, generator=torch.Generator().manual_seed(0)
+    )
+    theirs = np.bincount(list(sampler), minlength=len(labels))
+    expected = sample_weights(labels, split="train") * size / len(labels)
+    # Poisson counts: each within five standard deviations of what the weights ask for.
+    assert (np.abs(ours - expected) < 5 * np.sqrt(expected)).all()
+    assert (np.abs(theirs - expected) < 5 * np.sqrt(expected)).all()
+    assert ours.sum() == size
+
+
+@pytest.mark.parametrize("split", ["val", "test", "all", "Train", ""])
+def test_every_function_refuses_any_split_but_train(split: str) -> None:
+    codes = np.array([0, 0, 1])
+    calls = [
+        lambda: undersample(codes, split=split, rng=rng()),
+        lambda: oversample(codes, split=split, rng=rng()),
+        lambda: class_weights(codes, split=split),
+        lambda: sample_weights(codes, split=split),
+        lambda: sample_weights(MULTILABEL, split=split),
+        lambda: pos_weight(MULTILABEL, split=split),
+        lambda: weighted_sample(codes, split=split, size=3, rng=rng()),
+    ]
+    for call in calls:
+        with pytest.raises(
+            DataError, match=f"refusing to balance split '{split}'.*only 'train'.*by patient first"
+        ):
+            call()
+
+
+def test_multilabel_is_sent_to_weights() -> None:
+    calls = [
+        lambda: undersample(MULTILABEL, split="train", rng=rng()),
+        lambda: oversample(MULTILABEL, split="train", rng=rng()),
+        lambda: class_weights(MULTILABEL, split="train"),
+    ]
+    for call in calls:
+        with pytest.raises(DataError, match=r"multilabel.*use weighted_sample, or pos_weight"):
+            call()
+    with pytest.raises(DataError, match="use class_weights"):
+        pos_weight(np.array([0, 1]), split="train")
+
+
+def test_what_cannot_be_balanced_is_an_error() -> None:
+    with pytest.raises(DataError, match=r"classes \[1\] have no training image, the largest code is 2"):
+        class_weights(np.array([0, 2]), split="train")
+    with pytest.raises(DataError, match="all 3 images are of one class"):
+        oversample(np.zeros(3, int), split="train", rng=rng())
+    with pytest.raises(DataError, match=r"labels \[0, 1\] have \[0, 2\] positives among 2 images"):
+        pos_weight(np.array([[0, 1, 0], [0, 1, 1]]), split="train")
+    with pytest.raises(DataError, match="size = 0 draws"):
+        weighted_sample(np.array([0, 1]), split="train", size=0, rng=rng())
+    with pytest.raises(DataError, match="NaN"):
+        sample_weights(np.array([0, np.nan]), split="train")

@@ -1,0 +1,146 @@
+"""Balancing the training part: resampling on index arrays, weights, and a weighted sampler.
+
+Every function takes the name of the split that its labels come from and refuses any but ``"train"``: a
+balanced validation or test split has another class mix than the one reported, and copies made before a split
+end up on both sides of it. Audit first, then split by patient, and only then balance.
+"""
+
+import numpy as np
+from imblearn.over_sampling import RandomOverSampler
+from imblearn.under_sampling import RandomUnderSampler
+from sklearn.utils.class_weight import compute_class_weight
+
+from xraykit.errors import DataError
+from xraykit.labels import label_matrix
+
+
+def undersample(labels: np.ndarray, *, split: str, rng: np.random.Generator) -> np.ndarray:
+    """Indices of a random subset with as many images of every class as the smallest class has.
+
+    Args:
+        labels: class codes (N,).
+        split: the split they come from; must be ``"train"``.
+
+    Returns:
+        int64 indices into `labels`, none twice.
+
+    Raises:
+        DataError: another split, 0/1 labels (N, K), or a class without images.
+    """
+    return _resample(RandomUnderSampler, labels, split=split, rng=rng)
+
+
+def oversample(labels: np.ndarray, *, split: str, rng: np.random.Generator) -> np.ndarray:
+    """Indices that repeat random images until every class has as many as the largest; every image is kept.
+
+    Arguments, return value and errors as for `undersample`, except that indices repeat.
+    """
+    return _resample(RandomOverSampler, labels, split=split, rng=rng)
+
+
+def class_weights(labels: np.ndarray, *, split: str) -> np.ndarray:
+    """Loss weight of each class, float64 (K,): N / (K * images of the class), scikit-learn's "balanced".
+
+    The weights of all N images then add up to N, as without weights.
+
+    Raises:
+        DataError: a split other than train, 0/1 labels (N, K) (use `pos_weight`), or a class without images.
+    """
+    codes = _codes(labels, split)
+    return compute_class_weight("balanced", classes=np.unique(codes), y=codes)
+
+
+def pos_weight(labels: np.ndarray, *, split: str) -> np.ndarray:
+    """Loss weight of the positives of each label, float64 (K,): negatives / positives.
+
+    As ``torch.nn.BCEWithLogitsLoss`` takes it: a label's positives then weigh as much as its negatives.
+
+    Raises:
+        DataError: a split other than train, labels that are not 0/1 (N, K), or a label without a positive or
+            without a negative image.
+    """
+    _check_train(split)
+    if np.ndim(labels) != 2:
+        raise DataError(
+            f"pos_weight needs 0/1 labels (N, K), not shape {np.shape(labels)}; use class_weights"
+        )
+    onehot = label_matrix(labels)
+    positives = onehot.sum(axis=0)
+    negatives = len(onehot) - positives
+    bad = np.flatnonzero((positives == 0) | (negatives == 0))
+    if len(bad):
+        raise DataError(
+            f"labels {bad.tolist()} have {positives[bad].tolist()} positives among {len(onehot)} images; "
+            "a weight needs at least one image with the label and one without: leave these labels out"
+        )
+    return negatives / positives
+
+
+def sample_weights(labels: np.ndarray, *, split: str) -> np.ndarray:
+    """Sampling weight of each image, float64 (N,), with mean 1.
+
+    Class codes: inversely proportional to the images of the class, so that classes are drawn equally often.
+    0/1 labels (N, K): inversely proportional to the frequency of the rarest label that the image has; images
+    without any label are one more group. This is the image-level rule of repeat-factor sampling, the maximum
+    over the image's labels (Gupta, Dollar and Girshick, LVIS, CVPR 2019), without its square root and
+    threshold. Rare labels are drawn more often, but not all equally often, since labels share images.
+
+    Raises:
+        DataError: a split other than train, or bad labels.
+    """
+    _check_train(split)
+    onehot = label_matrix(labels)
+    onehot = np.column_stack([onehot, ~onehot.any(axis=1)])
+    images = np.maximum(onehot.sum(axis=0), 1)
+    weights = (onehot / images).max(axis=1)
+    return weights / weights.mean()
+
+
+def weighted_sample(labels: np.ndarray, *, split: str, size: int, rng: np.random.Generator) -> np.ndarray:
+    """`size` indices drawn with replacement in proportion to `sample_weights`, int64 (size,).
+
+    The same distribution as ``torch.utils.data.WeightedRandomSampler(sample_weights(...), size)``.
+
+    Raises:
+        DataError: a split other than train, bad labels, or size < 1.
+    """
+    if size < 1:
+        raise DataError(f"size = {size} draws; ask for at least 1")
+    weights = sample_weights(labels, split=split)
+    return rng.choice(len(weights), size=size, replace=True, p=weights / weights.sum())
+
+
+def _resample(sampler: type, labels: np.ndarray, *, split: str, rng: np.random.Generator) -> np.ndarray:
+    codes = _codes(labels, split)
+    if codes.max() == 0:
+        raise DataError(f"all {len(codes)} images are of one class; there is nothing to balance")
+    fitted = sampler(random_state=int(rng.integers(2**32)))
+    fitted.fit_resample(np.arange(len(codes))[:, None], codes)
+    return np.asarray(fitted.sample_indices_, dtype=np.int64)
+
+
+def _codes(labels: np.ndarray, split: str) -> np.ndarray:
+    """Class codes (N,) in which every class from 0 to the largest has an image."""
+    _check_train(split)
+    if np.ndim(labels) != 1:
+        raise DataError(
+            f"labels of shape {np.shape(labels)} are multilabel: images share labels, so no choice of images "
+            "balances them all; use weighted_sample, or pos_weight in the loss"
+        )
+    onehot = label_matrix(labels)
+    empty = np.flatnonzero(~onehot.any(axis=0))
+    if len(empty):
+        raise DataError(
+            f"classes {empty.tolist()} have no training image, the largest code is {onehot.shape[1] - 1}; "
+            "a class without images cannot be balanced: renumber the classes or leave it out"
+        )
+    return onehot.argmax(axis=1)
+
+
+def _check_train(split: str) -> None:
+    if split != "train":
+        raise DataError(
+            f"refusing to balance split {split!r}, only 'train' may be balanced: scores on a balanced split "
+            "describe a class mix that does not exist, and copies made before a split leak across it; "
+            "split by patient first, then balance the training part"
+        )
