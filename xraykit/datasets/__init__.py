@@ -1,8 +1,8 @@
 """Data sets: `load` gives every one of them as an `XrayDataset`."""
 
 from xraykit.datasets.base import SPLITS, XrayDataset
-from xraykit.datasets.check import check
-from xraykit.datasets.fetch import fetch
+from xraykit.datasets.inventory import check
 from xraykit.datasets.registry import DatasetInfo, info, load, names
+from xraykit.datasets.sources import fetch
 
 __all__ = ["SPLITS", "DatasetInfo", "XrayDataset", "check", "fetch", "info", "load", "names"]
