@@ -1,0 +1,137 @@
+"""xraykit doctor: each check finds what is wrong and says what to do."""
+
+from pathlib import Path
+
+import pytest
+import toy_notebooks as toys
+from typer.testing import CliRunner
+
+from xraykit import cli, doctor, paths
+from xraykit import doctor_machine as machine
+from xraykit.doctor import Finding
+
+
+def one(findings: object, topic: str) -> Finding:
+    return next(f for f in findings if f.topic == topic)
+
+
+def test_this_machine_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    toys.write(tmp_path, "01_toy")
+    monkeypatch.setattr(paths, "notebooks_dir", lambda: tmp_path)
+    findings = doctor.examine(data_dir=tmp_path / "data", figures_dir=tmp_path / "figures")
+    assert [f for f in findings if f.status == "problem"] == []
+    topics = {f.topic for f in findings}
+    assert topics >= {"python", "packages", "device", "threads", "cpu", "memory", "data folder", "kermany"}
+    assert one(findings, "kernel").text.startswith("starts with")
+    assert not (tmp_path / "data").exists()
+
+
+def test_an_old_python() -> None:
+    found = machine.check_python((3, 10))
+    assert (found.status, found.todo) == (
+        "problem",
+        "install Python 3.11 or newer and make a new environment",
+    )
+    assert machine.check_python().status == "ok"
+
+
+def test_missing_and_unfit_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = {"numpy": "1.26", "pandas": "3.0"}
+    wanted = [
+        "numpy>=2.0",
+        "pandas>=2.2",
+        "papermill>=2.6",
+        "streamlit>=1; extra == 'app'",
+        "foo; python_version<'3'",
+    ]
+    monkeypatch.setattr(machine.importlib.metadata, "requires", lambda name: wanted)
+    monkeypatch.setattr(machine, "_installed", versions.get)
+    found = list(machine.check_packages())
+    assert [f.status for f in found] == ["problem", "problem", "ok"]
+    assert found[0].text == "numpy 1.26 is installed; >=2.0 is needed"
+    assert found[0].todo == "pip install 'numpy>=2.0'"
+    assert found[1].text == "papermill is missing"
+    assert found[2].text == "1 requirements of xraykit are met"
+
+
+def test_a_package_that_is_not_installed() -> None:
+    found = list(machine.check_packages("no-such-distribution"))
+    assert [(f.status, f.todo) for f in found] == [("problem", "pip install -e .")]
+
+
+def test_drift_from_the_tested_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "constraints.txt"
+    path.write_text("# tested\nnumpy==2.1\ntorch==2.8.0\nabsent==1\n")
+    monkeypatch.setattr(machine, "_installed", {"numpy": "2.1", "torch": "2.8.0+cpu"}.get)
+    assert next(machine.check_constraints(path)).status == "ok"
+    monkeypatch.setattr(machine, "_installed", {"numpy": "2.2", "torch": "2.8.0"}.get)
+    found = next(machine.check_constraints(path))
+    assert (found.status, found.text) == ("note", "1 packages differ: numpy 2.2 (tested: 2.1)")
+    assert next(machine.check_constraints(tmp_path / "none.txt")).status == "note"
+
+
+def test_threads_that_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    found = machine.check_threads()
+    assert found.status == "note"
+    assert "OMP_NUM_THREADS=1" in found.text
+    monkeypatch.setenv("XRAYKIT_THREADS", "none")
+    assert machine.check_threads().status == "problem"
+
+
+def test_cpu_flags(tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text("model name\t: Big CPU\nflags\t\t: fpu avx2 amx_bf16 avx512f_not\n")
+    assert machine.check_cpu(tmp_path / "cpuinfo").text == "Big CPU: avx2, amx_bf16"
+    assert machine.check_cpu(tmp_path / "none").status == "ok"
+
+
+def test_folders_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    found = list(doctor.check_folders(tmp_path / "file" / "data", tmp_path / "figures"))
+    assert [f.status for f in found] == ["problem", "ok"]
+    assert "--data-dir or XRAYKIT_DATA_DIR" in found[0].todo
+
+
+def test_data_sets_that_are_there_absent_or_misnamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("KERMANY", "NIH", "FOLDER"):
+        monkeypatch.delenv(f"XRAYKIT_{name}_DIR", raising=False)
+    (tmp_path / "kermany").mkdir()
+    (tmp_path / "kermany" / "train").mkdir()
+    monkeypatch.setenv("XRAYKIT_CHESTMNIST_DIR", str(tmp_path / "typo"))
+    found = list(doctor.check_data(tmp_path))
+    assert one(found, "synthetic").status == "ok"
+    assert one(found, "kermany") == Finding("ok", "kermany", str(tmp_path / "kermany"))
+    assert one(found, "nih").status == "note"
+    assert "xraykit data fetch nih" in one(found, "nih").todo
+    assert one(found, "chestmnist").status == "problem"
+    assert "correct XRAYKIT_CHESTMNIST_DIR" in one(found, "chestmnist").todo
+
+
+def test_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XRAYKIT_WEIGHTS_DIR", raising=False)
+    assert doctor.check_weights().status == "ok"
+    monkeypatch.setenv("XRAYKIT_WEIGHTS_DIR", str(tmp_path))
+    assert doctor.check_weights().text == str(tmp_path)
+    monkeypatch.setenv("XRAYKIT_WEIGHTS_DIR", str(tmp_path / "none"))
+    assert doctor.check_weights().status == "problem"
+
+
+def test_no_notebooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "notebooks_dir", lambda: tmp_path)
+    assert doctor.check_notebooks().status == "problem"
+
+
+def test_a_kernel_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.sys, "executable", "/bin/false")
+    assert doctor.check_kernel().status == "problem"
+
+
+def test_table_and_exit_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    fine = [Finding("ok", "cpu", "fast"), Finding("note", "kermany", "not here", "fetch it\nor set it")]
+    for findings, status in ((fine, 0), ([*fine, Finding("problem", "kernel", "dead", "reinstall")], 1)):
+        monkeypatch.setattr(doctor, "examine", lambda found=findings, **_: found)
+        result = CliRunner().invoke(cli.app, ["doctor"])
+        assert result.exit_code == status
+        assert "note     kermany  not here\n" in result.stdout
+        assert "                  -> fetch it\n                  -> or set it\n" in result.stdout
+        assert result.stdout.rstrip().endswith("1 problem" if status else "no problems")
