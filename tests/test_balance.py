@@ -12,6 +12,7 @@ from xraykit.balance import (
     pos_weight,
     sample_weights,
     undersample,
+    ways,
     weighted_sample,
 )
 from xraykit.errors import DataError
@@ -147,3 +148,17 @@ def test_what_cannot_be_balanced_is_an_error() -> None:
         weighted_sample(np.array([0, 1]), split="train", size=0, rng=rng())
     with pytest.raises(DataError, match="NaN"):
         sample_weights(np.array([0, np.nan]), split="train")
+
+
+def test_ways_of_class_codes_and_of_findings() -> None:
+    codes = np.array([0] * 6 + [1] * 2)
+    found = {name: way(codes) for name, way in ways(codes, rng=rng()).items()}
+    assert list(found) == ["none", "undersampling", "oversampling", "class weights", "weighted sampler"]
+    sizes = {name: np.bincount(codes[index]).tolist() for name, (index, _) in found.items()}
+    assert sizes["none"] == sizes["class weights"] == [6, 2]
+    assert (sizes["undersampling"], sizes["oversampling"]) == ([2, 2], [6, 6])
+    assert sum(sizes["weighted sampler"]) == 8
+    assert found["class weights"][1]["class_weight"].tolist() == pytest.approx([8 / 12, 2])
+    many = ways(MULTILABEL, rng=rng())
+    assert list(many) == ["none", "pos_weight", "weighted sampler"]
+    assert many["pos_weight"](MULTILABEL)[1]["pos_weight"].tolist() == pytest.approx([2 / 6, 7])

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from xraykit.errors import DataError
-from xraykit.intervals import Interval, bootstrap, holm, paired_differences, patient_weights
+from xraykit.intervals import Interval, bootstrap, frame, holm, paired_differences, patient_weights
 
 
 def test_weights_resample_patients_not_images():
@@ -21,7 +21,7 @@ def test_interval_of_a_mean_matches_the_binomial_one():
     rng = np.random.default_rng(1)
     y = np.ones(400, int)
     p = (rng.random(400) < 0.8).astype(float)  # accuracy about .8, one image a patient
-    got = bootstrap(y, [p], np.arange(400), names=["accuracy"], rng=rng, n_boot=4000)["accuracy"]
+    got = bootstrap(y, [p], np.arange(400), names=["accuracy"], seed=0, n_boot=4000)["accuracy"]
     half = 1.96 * np.sqrt(got.value * (1 - got.value) / 400)
     assert got.ci_low == pytest.approx(got.value - half, abs=0.006)
     assert got.ci_high == pytest.approx(got.value + half, abs=0.006)
@@ -32,13 +32,13 @@ def test_repeated_images_of_a_patient_do_not_narrow_the_interval():
     rng = np.random.default_rng(2)
     y = np.ones(100, int)
     p = (rng.random(100) < 0.7).astype(float)
-    alone = bootstrap(y, [p], np.arange(100), names=["accuracy"], rng=np.random.default_rng(3))["accuracy"]
+    alone = bootstrap(y, [p], np.arange(100), names=["accuracy"], seed=3)["accuracy"]
     ten = bootstrap(
         np.repeat(y, 10),
         [np.repeat(p, 10)],
         np.repeat(np.arange(100), 10),
         names=["accuracy"],
-        rng=np.random.default_rng(3),
+        seed=3,
     )["accuracy"]
     assert ten.value == alone.value
     assert (ten.ci_low, ten.ci_high) == pytest.approx((alone.ci_low, alone.ci_high))
@@ -51,7 +51,7 @@ def test_value_over_draws_is_the_median_never_the_best():
         np.array([1.0, 0, 1, 1]),
         np.array([1.0, 1, 1, 1]),
     ]  # accuracies 1, .75, .5
-    got = bootstrap(y, draws, np.arange(4), names=["accuracy"], rng=np.random.default_rng(0))["accuracy"]
+    got = bootstrap(y, draws, np.arange(4), names=["accuracy"], seed=0)["accuracy"]
     assert got.value == 0.75
     assert got.n_draws == 3
     assert (got.spread_low, got.spread_high) == pytest.approx((0.5125, 0.9875))
@@ -65,14 +65,12 @@ def test_paired_difference_is_narrower_than_two_intervals_and_signs_agree():
     b = np.where(hard, 1 - y, y).astype(float)
     a = b.copy()
     a[np.flatnonzero(hard)[:15]] = y[np.flatnonzero(hard)[:15]]
-    got = paired_differences(y, [a], [b], np.arange(300), names=["accuracy"], rng=rng, n_boot=2000)[
-        "accuracy"
-    ]
-    assert got.difference == pytest.approx(15 / 300)
-    assert 0 < got.ci_low < got.difference < got.ci_high < 0.09
+    got = paired_differences(y, [a], [b], np.arange(300), names=["accuracy"], seed=0, n_boot=2000)["accuracy"]
+    assert got.value == pytest.approx(15 / 300)
+    assert 0 < got.ci_low < got.value < got.ci_high < 0.09
     assert got.p_value < 0.01
-    same = paired_differences(y, [a], [a], np.arange(300), names=["accuracy"], rng=rng)["accuracy"]
-    assert (same.difference, same.p_value) == (0.0, 1.0)
+    same = paired_differences(y, [a], [a], np.arange(300), names=["accuracy"], seed=0)["accuracy"]
+    assert (same.value, same.p_value) == (0.0, 1.0)
 
 
 def test_p_value_has_the_right_size_under_the_null():
@@ -85,7 +83,7 @@ def test_p_value_has_the_right_size_under_the_null():
             (rng.random(120) < 0.7).astype(float),
         )
         rejected += (
-            paired_differences(y, [a], [b], np.arange(120), names=["accuracy"], rng=rng, n_boot=300)[
+            paired_differences(y, [a], [b], np.arange(120), names=["accuracy"], seed=0, n_boot=300)[
                 "accuracy"
             ].p_value
             < 0.05
@@ -101,7 +99,7 @@ def test_holm_by_hand():
 
 def test_no_draws_is_an_error():
     with pytest.raises(DataError, match="at least one draw"):
-        bootstrap(np.array([0, 1]), [], np.arange(2), names=["accuracy"], rng=np.random.default_rng(0))
+        bootstrap(np.array([0, 1]), [], np.arange(2), names=["accuracy"], seed=0)
     with pytest.raises(DataError, match="equally many draws; got 1 and 2"):
         paired_differences(
             np.array([0, 1]),
@@ -109,5 +107,15 @@ def test_no_draws_is_an_error():
             [np.ones(2)] * 2,
             np.arange(2),
             names=["accuracy"],
-            rng=np.random.default_rng(0),
+            seed=0,
         )
+
+
+def test_frame_has_a_row_for_each_key_and_metric():
+    found = {("binary", "none"): {"auroc": Interval(0.5, 0.4, 0.6), "f1": Interval(0.25, 0.125, 0.5)}}
+    table = frame(found, levels=["task", "method"])
+    assert table[["task", "method", "metric", "value", "ci_low"]].values.tolist() == [
+        ["binary", "none", "auroc", 0.5, 0.4],
+        ["binary", "none", "f1", 0.25, 0.125],
+    ]
+    assert frame({"a": {"f1": Interval(1, 1, 1)}}, levels=["method"])["method"].tolist() == ["a"]

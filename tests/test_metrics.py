@@ -144,3 +144,9 @@ def test_bad_input_is_named(y, p, says):
 def test_unknown_metric_lists_the_known_ones():
     with pytest.raises(DataError, match=r"\['recal'\].*sensitivity"):
         score_all(np.array([0, 1]), np.array([0.2, 0.9]), names=["recal"])
+
+
+def test_two_columns_of_a_binary_task_mean_the_second():
+    y, p = np.array([0, 0, 1, 1, 1]), np.array([0.1, 0.6, 0.7, 0.2, 0.9])
+    two = score_all(y, np.c_[1 - p, p], names=[*BINARY, "ece"])
+    assert two == score_all(y, p, names=[*BINARY, "ece"])

@@ -10,6 +10,7 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from xraykit import pixel_baseline
 from xraykit.balance import class_weights
 from xraykit.errors import DataError
 from xraykit.pixel_baseline import fit_predict, pixel_features
@@ -117,3 +118,25 @@ def test_importing_the_data_side_does_not_import_torch() -> None:
     modules = "audit, balance, duplicates, pixel_baseline, shots, splits"
     code = f"import sys; from xraykit import {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_out_of_fold_never_trains_on_the_fold_it_predicts() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], 20)
+    features = rng.normal(size=(40, 3)) + labels[:, None]
+    fold = np.tile([0, 1], 20)
+    seen = []
+
+    def choose(y: np.ndarray) -> tuple[np.ndarray, dict]:
+        seen.append(len(y))
+        return np.arange(len(y)), {"class_weight": np.array([1.0, 2.0])}
+
+    scores = pixel_baseline.out_of_fold(features, labels, fold, choose=choose)
+    assert seen == [20, 20]
+    for f in (0, 1):
+        expected = pixel_baseline.fit_predict(
+            features[fold != f], labels[fold != f], features[fold == f], class_weight=np.array([1.0, 2.0])
+        )
+        np.testing.assert_array_equal(scores[fold == f], expected)
+    plain = pixel_baseline.out_of_fold(features, labels, fold)
+    assert (plain[:, 1] < scores[:, 1]).all()  # without the double weight, class 1 is always less likely

@@ -58,6 +58,14 @@ def test_rows_are_sorted_with_shots_as_numbers(tmp_path):
     assert results.load(tmp_path / "synthetic")["shots"].tolist() == ["5", "10", "100"]
 
 
+def test_several_metrics_at_once(tmp_path):
+    scores = {"auroc": Interval(0.5, 0.4, 0.6), "macro_f1": Interval(0.25, 0.2, 0.3)}
+    run(tmp_path).record_scores(scores, task="3-class", method="m", split="test")
+    rows = results.numbers(tmp_path / "synthetic").set_index("metric")
+    assert rows["value"].to_dict() == {"auroc": 0.5, "macro_f1": 0.25}
+    assert set(rows["split"]) == {"test"}
+
+
 def test_two_writers_lose_nothing(tmp_path):
     code = (
         "import sys; from xraykit.results import Run\n"

@@ -5,6 +5,8 @@ balanced validation or test split has another class mix than the one reported, a
 end up on both sides of it. Audit first, then split by patient, and only then balance.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from imblearn.over_sampling import RandomOverSampler
 from imblearn.under_sampling import RandomUnderSampler
@@ -12,6 +14,8 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from xraykit.errors import DataError
 from xraykit.labels import label_matrix
+
+Chosen = tuple[np.ndarray, dict[str, np.ndarray]]  # indices to train on, weights for the loss
 
 
 def undersample(labels: np.ndarray, *, split: str, rng: np.random.Generator) -> np.ndarray:
@@ -108,6 +112,33 @@ def weighted_sample(labels: np.ndarray, *, split: str, size: int, rng: np.random
         raise DataError(f"size = {size} draws; ask for at least 1")
     weights = sample_weights(labels, split=split)
     return rng.choice(len(weights), size=size, replace=True, p=weights / weights.sum())
+
+
+def ways(labels: np.ndarray, *, rng: np.random.Generator) -> dict[str, Callable[[np.ndarray], Chosen]]:
+    """Every way of balancing that fits `labels`, by name, ``"none"`` first.
+
+    Each takes the labels of a training part and returns the indices to train on and the weights for
+    `pixel_baseline.fit_predict`; draws come from `rng`. Class codes (N,) have all of undersampling,
+    oversampling, class weights and a weighted sampler; 0/1 labels (N, K) have `pos_weight` and the sampler.
+    """
+
+    def everything(y: np.ndarray) -> np.ndarray:
+        return np.arange(len(y))
+
+    def sampled(y: np.ndarray) -> Chosen:
+        return weighted_sample(y, split="train", size=len(y), rng=rng), {}
+
+    none = {"none": lambda y: (everything(y), {})}
+    if np.ndim(labels) == 2:
+        weighted = {"pos_weight": lambda y: (everything(y), {"pos_weight": pos_weight(y, split="train")})}
+        return {**none, **weighted, "weighted sampler": sampled}
+    return {
+        **none,
+        "undersampling": lambda y: (undersample(y, split="train", rng=rng), {}),
+        "oversampling": lambda y: (oversample(y, split="train", rng=rng), {}),
+        "class weights": lambda y: (everything(y), {"class_weight": class_weights(y, split="train")}),
+        "weighted sampler": sampled,
+    }
 
 
 def _resample(sampler: type, labels: np.ndarray, *, split: str, rng: np.random.Generator) -> np.ndarray:

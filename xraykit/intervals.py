@@ -1,6 +1,6 @@
 """How sure one may be of a score: patient bootstrap, paired comparison, Holm correction."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +27,10 @@ def _observed_first(weights: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Interval:
-    """A number, its 95% patient-bootstrap interval and, over several draws, its 2.5 to 97.5 percentiles."""
+    """A number, its 95% patient-bootstrap interval and, over several draws, its 2.5 to 97.5 percentiles.
+
+    `p_value` is that of a paired difference, two-sided.
+    """
 
     value: float
     ci_low: float
@@ -36,6 +39,7 @@ class Interval:
     spread_high: float = float("nan")
     n_draws: int = 1
     n_test: int = 0
+    p_value: float = float("nan")
 
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.ci_low:.3f}, {self.ci_high:.3f}]"
@@ -62,7 +66,7 @@ def bootstrap(
     patients: np.ndarray,
     *,
     names: Sequence[str],
-    rng: np.random.Generator,
+    seed: int,
     n_boot: int = 1000,
     threshold: float = 0.5,
 ) -> dict[str, Interval]:
@@ -73,13 +77,14 @@ def bootstrap(
         draws: one array of scores per draw (or seed); a single classifier is a list of one.
         patients: (N,) ids; the bootstrap resamples these, never single images, and the draws with them.
         names, threshold: see `score_all`.
-        rng, n_boot: source and number of resamplings.
+        seed, n_boot: of the resamplings, and how many. The same seed resamples the same patients.
 
     Returns:
         An `Interval` for each metric. A resampling in which a metric is undefined is left out.
     """
     if len(draws) == 0:
         raise DataError("bootstrap needs at least one draw of scores; got none")
+    rng = np.random.default_rng(seed)
     weights = _observed_first(patient_weights(patients, n_boot=n_boot, rng=rng))
     by_draw = [score_all(y, d, names=names, weights=weights, threshold=threshold) for d in draws]
     out = {}
@@ -92,16 +97,6 @@ def bootstrap(
     return out
 
 
-@dataclass(frozen=True)
-class PairedDifference:
-    """Score of a minus score of b on the same patients, its 95% interval and two-sided bootstrap p-value."""
-
-    difference: float
-    ci_low: float
-    ci_high: float
-    p_value: float
-
-
 def paired_differences(
     y: np.ndarray,
     a: Sequence[np.ndarray],
@@ -109,10 +104,10 @@ def paired_differences(
     patients: np.ndarray,
     *,
     names: Sequence[str],
-    rng: np.random.Generator,
+    seed: int,
     n_boot: int = 1000,
     threshold: float = 0.5,
-) -> dict[str, PairedDifference]:
+) -> dict[str, Interval]:
     """For each metric, median over draws of `a` minus that of `b`, on the same images, resampled together.
 
     Draws i of `a` and `b` belong together (same support set or seed) and must be equally many. The p-value is
@@ -121,6 +116,7 @@ def paired_differences(
     """
     if len(a) != len(b) or len(a) == 0:
         raise DataError(f"paired methods need equally many draws; got {len(a)} and {len(b)}")
+    rng = np.random.default_rng(seed)
     weights = _observed_first(patient_weights(patients, n_boot=n_boot, rng=rng))
     pick = rng.integers(len(a), size=(len(a), n_boot + 1))
     pick[:, 0] = np.arange(len(a))
@@ -131,15 +127,15 @@ def paired_differences(
         return {n: np.median(np.take_along_axis(s, pick, axis=0), axis=0) for n, s in stacked.items()}
 
     of_a, of_b = medians(a), medians(b)
-    return {n: _difference(of_a[n] - of_b[n]) for n in names}
+    return {n: _difference(of_a[n] - of_b[n], n_draws=len(a), n_test=len(y)) for n in names}
 
 
-def _difference(samples: np.ndarray) -> PairedDifference:
+def _difference(samples: np.ndarray, *, n_draws: int, n_test: int) -> Interval:
     """From the observed difference (first) and the resampled ones (the rest)."""
     boot = samples[1:][~np.isnan(samples[1:])]
     side = min((boot <= 0).sum(), (boot >= 0).sum())
-    p_value = min(1.0, 2 * (side + 1) / (len(boot) + 1))
-    return PairedDifference(float(samples[0]), *_limits(boot), p_value=float(p_value))
+    p_value = min(1.0, 2 * float(side + 1) / (len(boot) + 1))
+    return Interval(float(samples[0]), *_limits(boot), n_draws=n_draws, n_test=n_test, p_value=p_value)
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
@@ -150,3 +146,15 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     out = np.empty_like(p)
     out[order] = np.minimum(adjusted, 1.0)
     return out
+
+
+def frame(
+    found: Mapping[tuple[str, ...] | str, Mapping[str, Interval]], *, levels: Sequence[str]
+) -> pd.DataFrame:
+    """Intervals as a table: one row a key and metric, with the parts of the key in the columns `levels`."""
+    rows = []
+    for key, values in found.items():
+        parts = (key,) if isinstance(key, str) else key
+        names = dict(zip(levels, parts, strict=True))
+        rows += [{**names, "metric": metric, **vars(value)} for metric, value in values.items()]
+    return pd.DataFrame(rows)

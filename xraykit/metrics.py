@@ -5,8 +5,9 @@ Every metric takes bootstrap weights, so that a thousand resamplings of the test
 scikit-learn namesake (tested).
 
 Shapes, used throughout: `y` is (N,) of 0/1 for a binary task, (N,) of class codes for a multiclass task, or
-(N, K) of 0/1 for a multi-label task; `scores` are probabilities in 0..1 of shape (N,), (N, K), (N, K)
-respectively; `weights` is (B, N), not negative. A multi-label score is the plain mean over labels.
+(N, K) of 0/1 for a multi-label task; `scores` are probabilities in 0..1: for a binary task (N,), or (N, 2)
+with the positive class second; else (N, K); `weights` is (B, N), not negative. A multi-label score is the
+plain mean over labels.
 """
 
 from collections.abc import Callable, Sequence
@@ -130,6 +131,8 @@ def score_all(
         DataError: shapes that do not fit, scores outside 0..1 or not finite, an unknown metric.
     """
     y, scores = _checked(y, scores)
+    if y.ndim == 1 and scores.ndim == 2 and scores.shape[1] == 2:
+        scores = scores[:, 1]
     weights = np.ones((1, len(y))) if weights is None else np.asarray(weights)
     if y.ndim == 2:
         columns = [_binary(y[:, k], scores[:, k], weights, threshold, names) for k in range(y.shape[1])]

@@ -6,6 +6,8 @@ every image and enough resamplings for a paper.
 
 from types import SimpleNamespace
 
+from xraykit import datasets
+from xraykit.datasets import XrayDataset
 from xraykit.errors import DataError
 
 SIZES: dict[str, dict[str, dict[str, object]]] = {
@@ -18,6 +20,7 @@ SIZES: dict[str, dict[str, dict[str, object]]] = {
         "full": {"image_size": 224, "n_patients": 4000, "n_boot": 2000, "n_folds": 5, "n_draws": 10},
     },
 }
+TOGETHER = {"synthetic": ("synthetic", "synthetic-nih")}
 
 
 def sizes(notebook: str, profile: str) -> SimpleNamespace:
@@ -33,3 +36,29 @@ def sizes(notebook: str, profile: str) -> SimpleNamespace:
     if profile not in SIZES[notebook]:
         raise DataError(f"profile {profile!r} is unknown; use one of {sorted(SIZES[notebook])}")
     return SimpleNamespace(**SIZES[notebook][profile])
+
+
+def load_sets(
+    dataset: str,
+    chosen: SimpleNamespace,
+    *,
+    seed: int,
+    image_size: int = 0,
+    n_patients: int = 0,
+    data_dir: str = "",
+) -> dict[str, XrayDataset]:
+    """The data sets of one run by name: `dataset`, and beside ``synthetic`` its multi-label twin.
+
+    Args:
+        chosen: from `sizes`; `image_size` (pixels a side) and `n_patients` (synthetic sets only) replace its
+            values where they are not 0.
+        seed: of the synthetic patients.
+        data_dir: root of downloads and caches; empty for the default.
+    """
+    sets = {}
+    for name in TOGETHER.get(dataset, (dataset,)):
+        made = name.startswith("synthetic")
+        options = {"n_patients": n_patients or chosen.n_patients, "seed": seed} if made else {}
+        size = image_size or chosen.image_size
+        sets[name] = datasets.load(name, size=size, data_dir=data_dir or None, progress=not made, **options)
+    return sets

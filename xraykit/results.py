@@ -114,6 +114,11 @@ class Run:
         }
         self._upsert_result({c: _text(row[c]) for c in COLUMNS})
 
+    def record_scores(self, scores: Mapping[str, Interval], **about: object) -> None:
+        """`record` each metric of `scores` (from `intervals.bootstrap`) with the same arguments `about`."""
+        for metric, value in scores.items():
+            self.record(metric=metric, value=value, **about)
+
     def _upsert_result(self, row: dict[str, str]) -> None:
         path = self.folder / "results.csv"
         with self._lock():
