@@ -58,6 +58,14 @@ def test_value_over_draws_is_the_median_never_the_best():
     assert str(Interval(0.5, 0.25, 0.75)) == "0.500 [0.250, 0.750]"
 
 
+def test_the_interval_of_a_calibration_error_holds_its_value():
+    rng = np.random.default_rng(5)
+    p = rng.random(300)
+    y = (rng.random(300) < p).astype(int)  # perfectly calibrated, so the error is noise alone
+    got = bootstrap(y, [p], np.arange(300), names=["ece"], seed=0)["ece"]
+    assert 0 <= got.ci_low < got.value < got.ci_high
+
+
 def test_paired_difference_is_narrower_than_two_intervals_and_signs_agree():
     rng = np.random.default_rng(4)
     y = rng.integers(2, size=300)

@@ -80,7 +80,9 @@ def bootstrap(
         seed, n_boot: of the resamplings, and how many. The same seed resamples the same patients.
 
     Returns:
-        An `Interval` for each metric. A resampling in which a metric is undefined is left out.
+        An `Interval` for each metric. A resampling in which a metric is undefined is left out. Those of the
+        ECE are moved so that their median is the observed value: a patient drawn twice looks like two that
+        agree, which inflates a binned calibration error in every resampling.
     """
     if len(draws) == 0:
         raise DataError("bootstrap needs at least one draw of scores; got none")
@@ -90,9 +92,12 @@ def bootstrap(
     out = {}
     for name in names:
         samples = np.stack([d[name] for d in by_draw])
-        low, high = _limits(_median_of_draws(samples[:, 1:], rng))
+        resampled = _median_of_draws(samples[:, 1:], rng)
         spread = _limits(samples[:, 0]) if len(draws) > 1 else (float("nan"), float("nan"))
         value = float(np.median(samples[:, 0]))
+        if name == "ece":
+            resampled = np.maximum(resampled + value - np.median(resampled), 0)
+        low, high = _limits(resampled)
         out[name] = Interval(value, low, high, *spread, n_draws=len(draws), n_test=len(y))
     return out
 

@@ -86,16 +86,26 @@ class XrayDataset:
         return (np.asarray(self.masks[i]) >> self.classes.index(finding)) & 1 == 1
 
     def binary(self) -> "XrayDataset":
-        """The same images as normal against the rest: the positive class is ``pneumonia`` where every other
-        class is one (Kermany, synthetic), else ``abnormal``. Masks become one bit, bit 1."""
-        if self.classes in (("normal", "pneumonia"), ("normal", "abnormal")):
+        """The same images as normal against the rest; a set of two classes is returned as it is.
+
+        The positive class is ``pneumonia`` where every other class is one (Kermany, synthetic), else
+        ``abnormal``. Masks become one bit, bit 1.
+
+        Raises:
+            DataError: three classes or more and none of them ``normal``.
+        """
+        if self.task == "multiclass" and len(self.classes) == 2:
             return self
         if self.task == "multilabel":
             findings = [c for c in self.classes if c != "No Finding"]
             positive, name = self.records[findings].to_numpy().any(axis=1), "abnormal"
-        else:
+        elif "normal" in self.classes:
             positive = (self.records["label"] != "normal").to_numpy()
             name = "pneumonia" if set(self.classes) == {"normal", "bacterial", "viral"} else "abnormal"
+        else:
+            raise DataError(
+                f"{self.name}: no class is called 'normal' among {self.classes}; rename one of them"
+            )
         drop = [c for c in self.classes if c in self.records.columns]
         records = self.records.drop(columns=drop).assign(label=np.where(positive, name, "normal"))
         masks = None if self.masks is None else (np.asarray(self.masks) != 0).astype(np.uint16) << 1

@@ -22,7 +22,8 @@ def intervals(
     Args:
         table: rows with ``method, metric, value, ci_low, ci_high``; methods keep their order.
         metrics: the panels, from left to right.
-        baseline: for each metric, where the dashed line of the trivial answer goes.
+        baseline: for each metric what the trivial answer scores, written above the panel; a dashed line where
+            it lies within the panel.
 
     Raises:
         DataError: a metric without rows.
@@ -31,21 +32,24 @@ def intervals(
     if missing:
         raise DataError(f"no rows for metrics {missing}; the table has {sorted(set(table['metric']))}")
     methods = list(dict.fromkeys(table["method"]))
-    fig = figure(2.2 + 2.3 * len(metrics), 1.1 + 0.36 * len(methods))
+    fig = figure(2.2 + 2.3 * len(metrics), 1.4 + 0.36 * len(methods))
     axes = fig.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
     for ax, metric in zip(axes, metrics, strict=True):
         rows = table[table["metric"] == metric].set_index("method").reindex(methods)
         place = np.arange(len(methods))
         ax.hlines(place, rows["ci_low"], rows["ci_high"], color=GREY, linewidth=1.6)
         ax.scatter(rows["value"], place, color=[COLOURS[i % len(COLOURS)] for i in place], zorder=3)
+        name = metric.replace("_", " ")
         if baseline and metric in baseline:
-            ax.axvline(baseline[metric], color=GREY, linestyle="--", linewidth=1)
-        tidy(ax, title=metric.replace("_", " "), x="")
+            name += f"\n(baseline {baseline[metric]:.2f})"
+            low, high = ax.get_xlim()
+            if low <= baseline[metric] <= high:  # a line far from the dots would squeeze them together
+                ax.axvline(baseline[metric], color=GREY, linestyle="--", linewidth=1)
+        tidy(ax, title=name)
         ax.set_yticks(place, methods)
         ax.grid(axis="x", alpha=0.3)
     axes[0].invert_yaxis()
-    note = "dashed: baseline; " if baseline else ""
-    fig.supxlabel(f"{note}bar: 95% interval over patients", fontsize=8)
+    fig.supxlabel("dot: value, bar: 95% interval over patients", fontsize=8)
     fig.suptitle(title, fontsize=11)
     return fig
 

@@ -31,7 +31,7 @@ def class_counts(counts: pd.DataFrame) -> Figure:
         first,
         labels=list(first.index),
         autopct="%.0f%%",
-        colors=COLOURS[: len(first)],
+        colors=COLOURS[3:],
         textprops={"fontsize": 9},
     )
     right.set_title(f"shares in {first.name}", fontsize=11)
