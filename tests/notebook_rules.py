@@ -89,6 +89,8 @@ def execution(nb: NotebookNode) -> Iterator[str]:
                 yield f"an error is stored: {output.ename} in {start!r}"
             if output.output_type == "stream" and output.name == "stderr":
                 yield f"a warning is stored: {output.text.strip()[:80]!r} in {start!r}"
+            if "<Figure" in output.get("data", {}).get("text/plain", "") and "image/png" not in output.data:
+                yield f"a figure is not shown: put %matplotlib inline before the imports, in {start!r}"
         for text in texts(cell):
             if MACHINE_PATH.search(text) or str(paths.project_root()) in text:
                 yield f"an output holds a path of the machine, in {start!r}"

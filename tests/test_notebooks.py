@@ -116,6 +116,9 @@ BREAKS = {
         outputs=[nbformat.v4.new_output("error", ename="E", evalue="", traceback=[])]
     ),
     "a warning is stored": lambda nb: _break_output(nb, name="stderr", text="Warning"),
+    "a figure is not shown": lambda nb: nb.cells[2].update(
+        outputs=[nbformat.v4.new_output("display_data", {"text/plain": "<Figure size 10x10>"})]
+    ),
     "a path of the machine": lambda nb: _break_output(nb, name="stdout", text="at /home/ann/data"),
     "metadata of a run": lambda nb: nb.metadata.update(papermill={}),
     "fewer than 5": lambda nb: nb.cells[4].metadata.update(tags=[]),

@@ -47,7 +47,7 @@ def test_quick_leaves_full_rows_and_full_keeps_seconds_to_two_digits(tmp_path):
         )
     rows = results.numbers(tmp_path / "synthetic").set_index("profile")
     assert rows.loc["full", ["value", "train_seconds"]].tolist() == [0.9, 120.0]
-    assert rows.loc["quick", "value"] == 0.1
+    assert rows.loc["quick", ["value", "text"]].tolist() == [0.1, "0.1"]
     assert pd.isna(rows.loc["quick", "train_seconds"])
     assert len(results.numbers(tmp_path / "synthetic", profile="full")) == 1
 
@@ -63,6 +63,7 @@ def test_several_metrics_at_once(tmp_path):
     run(tmp_path).record_scores(scores, task="3-class", method="m", split="test")
     rows = results.numbers(tmp_path / "synthetic").set_index("metric")
     assert rows["value"].to_dict() == {"auroc": 0.5, "macro_f1": 0.25}
+    assert rows["text"].to_dict() == {"auroc": "0.500 [0.400, 0.600]", "macro_f1": "0.250 [0.200, 0.300]"}
     assert set(rows["split"]) == {"test"}
 
 

@@ -156,10 +156,11 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 def frame(
     found: Mapping[tuple[str, ...] | str, Mapping[str, Interval]], *, levels: Sequence[str]
 ) -> pd.DataFrame:
-    """Intervals as a table: one row a key and metric, with the parts of the key in the columns `levels`."""
+    """Intervals as a table: one row a key and metric, with the parts of the key in the columns `levels`, and
+    in ``text`` the value with its interval, for reading."""
     rows = []
     for key, values in found.items():
         parts = (key,) if isinstance(key, str) else key
         names = dict(zip(levels, parts, strict=True))
-        rows += [{**names, "metric": metric, **vars(value)} for metric, value in values.items()]
+        rows += [{**names, "metric": m, **vars(value), "text": str(value)} for m, value in values.items()]
     return pd.DataFrame(rows)

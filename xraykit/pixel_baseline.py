@@ -108,7 +108,7 @@ def _probabilities(
     train: np.ndarray, labels: np.ndarray, test: np.ndarray, *, weight: np.ndarray, c: float
 ) -> np.ndarray:
     model = LogisticRegression(C=c, max_iter=1000, tol=1e-3)
-    with threadpool_limits(1):  # products this small lose more to the threads of a busy machine than they gain
+    with threadpool_limits(1):  # products this small lose more to a second thread than they gain
         return model.fit(train, labels, sample_weight=weight).predict_proba(test)
 
 

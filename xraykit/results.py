@@ -251,7 +251,12 @@ def load(folder: str | Path) -> pd.DataFrame:
 
 
 def numbers(folder: str | Path, *, profile: str | None = None) -> pd.DataFrame:
-    """The ledger with its number columns as floats (NaN where empty), of one profile or of both."""
+    """The ledger with its number columns as floats (NaN where empty), of one profile or of both.
+
+    A further column ``text`` has the value with its interval, for reading: ``0.667 [0.621, 0.717]``.
+    """
     rows = load(folder)
     rows = rows if profile is None else rows[rows["profile"] == profile]
-    return rows.assign(**{c: pd.to_numeric(rows[c]) for c in (*NUMBERS, "seed")}).reset_index(drop=True)
+    rows = rows.assign(**{c: pd.to_numeric(rows[c]) for c in (*NUMBERS, "seed")}).reset_index(drop=True)
+    limits = zip(rows["value"], rows["ci_low"], rows["ci_high"], strict=True)
+    return rows.assign(text=[str(Interval(*v)) if v[1] == v[1] else f"{v[0]:.6g}" for v in limits])
