@@ -229,3 +229,10 @@ def test_real_images(kermany_dir: Path, tmp_path: Path) -> None:
         ("train", "viral"): 1345,
     }
     assert len(ds.excluded) == 0
+
+
+def test_a_copy_without_the_sixteen_images_of_val_is_complete_enough(tmp_path: Path) -> None:
+    root = make(tmp_path / "kermany", [f for f in FILES if not f.startswith("val/")])
+    verdicts = datasets.check("kermany", source=root).set_index("item")["verdict"]
+    assert verdicts["val/NORMAL"] == verdicts["val/PNEUMONIA"] == "note"
+    assert verdicts["train/NORMAL"] == "partial"

@@ -12,6 +12,7 @@ import nbformat
 import notebook_rules as rules
 import pytest
 import toy_notebooks as toys
+from ledgers import differences
 
 from xraykit import notebook_parameters, paths, results, runner
 
@@ -45,13 +46,23 @@ def test_rules(path: Path) -> None:
 
 
 @each_notebook
-def test_checks_accept_the_solution_and_reject_a_wrong_answer(path: Path, tmp_path: Path) -> None:
+def test_the_committed_numbers_come_out_again_and_the_exercises_check_their_answers(
+    path: Path, tmp_path: Path
+) -> None:
+    """One execution for both: solutions accepted, wrong answers rejected, the ledger as committed."""
     nb = nbformat.read(path, as_version=4)
     nb = rules.answered(nb, nbformat.read(solutions_of(path), as_version=4))
     nbformat.write(nb, tmp_path / path.name)
-    done = nbformat.read(execute(tmp_path / path.name, tmp_path / "runs").output, as_version=4)
+    figures = tmp_path / "figures"
+    result = execute(tmp_path / path.name, tmp_path / "runs", figures_dir=str(figures))
+    done = nbformat.read(result.output, as_version=4)
     for k in rules.EXERCISES:
         assert rules.UNANSWERED not in "".join(rules.texts(rules.tagged(done, f"check-{k}")[0]))
+    committed = paths.project_root() / "figures"
+    made = sorted(folder for folder in figures.iterdir() if folder.is_dir())
+    assert made
+    for folder in made:
+        assert differences(folder, committed / folder.name, path.name[:2]) == []
 
 
 @each_notebook

@@ -89,8 +89,10 @@ def test_intervals_draw_value_and_limits_in_the_order_given():
 
 def test_recall_bars_have_their_intervals():
     table = scores().rename(columns={"metric": "class"})
-    ax = plots.recall_bars(table).axes[0]
+    ax = plots.recall_bars(table, title="binary").axes[0]
     assert heights(ax) == [0.8, 0.85]
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["auroc"]
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["plain", "balanced"]
     assert ax.containers[0].has_yerr
 
 

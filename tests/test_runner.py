@@ -18,7 +18,7 @@ import pytest
 import toy_notebooks as toys
 from filelock import FileLock
 
-from xraykit import runner
+from xraykit import notebook_worker, paths, runner
 from xraykit.errors import RunError, StorageError
 from xraykit.run_report import Progress
 
@@ -272,3 +272,17 @@ def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere() -> None:
         assert expected in stream.getvalue()
         assert stream.getvalue().endswith("01_toy: ok, 2 s\n")
     assert stream.getvalue().count("\n") == 2
+
+
+def test_pages_hold_the_committed_figures_that_the_text_links_to(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "project_root", lambda: tmp_path)
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "01_a.png").write_bytes(b"picture")
+    links = "![here](../figures/01_a.png) ![gone](../figures/01_b.png)"
+    notebook = tmp_path / "01_a.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(links)]), notebook)
+    notebook_worker.write_page(notebook, tmp_path / "01_a.html")
+    page = (tmp_path / "01_a.html").read_text()
+    assert "data:image/png;base64,cGljdHVyZQ==" in page
+    assert '"../figures/01_b.png"' in page

@@ -33,14 +33,14 @@ def confusion(y: np.ndarray, predicted: np.ndarray, *, n_classes: int, weights: 
 def auroc(y: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Area under the ROC curve, ties counted half (Hanley and McNeil 1982); NaN where a class is absent."""
     order = np.argsort(scores, kind="stable")
-    first = np.flatnonzero(np.r_[True, np.diff(scores[order]) > 0])
-    w, positive = weights[:, order].astype(np.float64), y[order] == 1
-    pos = np.add.reduceat(w * positive, first, axis=1)
-    neg = np.add.reduceat(w * ~positive, first, axis=1)
-    below = np.cumsum(neg, axis=1) - neg / 2
-    total = pos.sum(axis=1) * neg.sum(axis=1)
-    with np.errstate(invalid="ignore"):
-        return (pos * below).sum(axis=1) / np.where(total > 0, total, np.nan)
+    positive, negative = order[y[order] == 1], order[y[order] == 0]
+    by_image = weights.T  # gathering whole rows is faster than gathering columns
+    below = np.zeros((len(negative) + 1, len(weights)))  # negative weight among the lowest n negatives
+    np.cumsum(by_image[negative], axis=0, out=below[1:])
+    lower, upper = (np.searchsorted(scores[negative], scores[positive], side) for side in ("left", "right"))
+    won = np.einsum("pb,pb->b", by_image[positive], (below[lower] + below[upper]) / 2)
+    total = by_image[positive].sum(axis=0, dtype=np.float64) * below[-1]
+    return won / np.where(total > 0, total, np.nan)
 
 
 def auprc(y: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:

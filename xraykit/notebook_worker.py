@@ -5,8 +5,10 @@ standard output, and saves the notebook atomically while it runs. Standard input
 when the runner dies, however it dies, the child reads the end of it, kills its kernel and goes.
 """
 
+import base64
 import json
 import os
+import re
 import sys
 import threading
 import time
@@ -21,6 +23,7 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import Engine, NotebookExecutionManager, papermill_engines
 from papermill.exceptions import PapermillExecutionError, strip_color
 
+from xraykit import paths
 from xraykit.notebook_process import describe_exit
 from xraykit.storage import write_atomic
 
@@ -160,11 +163,23 @@ def clean(nb: nbformat.NotebookNode) -> None:
 
 
 def write_page(notebook: Path, page: Path) -> None:
-    """Write `notebook` as one self-contained HTML file."""
+    """Write `notebook` as one self-contained HTML file, with the committed figures that its text links to."""
     from nbconvert import HTMLExporter
 
-    body, _ = HTMLExporter().from_filename(str(notebook))
+    nb = nbformat.read(notebook, as_version=4)
+    for cell in nb.cells:
+        if cell.cell_type == "markdown":
+            cell.source = re.sub(r"(?<=\]\()\.\./figures/[\w./-]+\.png(?=\))", _data_url, cell.source)
+    body, _ = HTMLExporter().from_notebook_node(nb, resources={"metadata": {"name": notebook.stem}})
     write_atomic(page, body.encode())
+
+
+def _data_url(link: re.Match[str]) -> str:
+    """The linked picture itself; nbconvert embeds none from outside the notebook's folder."""
+    path = paths.notebooks_dir() / link[0]
+    if not path.is_file():
+        return link[0]
+    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"
 
 
 def _die_with_runner() -> None:

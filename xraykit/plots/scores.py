@@ -54,23 +54,24 @@ def intervals(
     return fig
 
 
-def recall_bars(table: pd.DataFrame) -> Figure:
+def recall_bars(table: pd.DataFrame, *, title: str = "") -> Figure:
     """Recall of each class under each method, from rows ``method, class, value, ci_low, ci_high``."""
     methods, classes = list(dict.fromkeys(table["method"])), list(dict.fromkeys(table["class"]))
-    fig = figure(1.6 + 1.25 * len(methods), 3.3)
+    fig = figure(2.2 + 0.2 * len(methods) * len(classes), 3.4)
     ax = fig.subplots()
-    width = 0.8 / len(classes)
-    for i, name in enumerate(classes):
-        rows = table[table["class"] == name].set_index("method").reindex(methods)
-        place = np.arange(len(methods)) + (i - (len(classes) - 1) / 2) * width
-        error = [rows["value"] - rows["ci_low"], rows["ci_high"] - rows["value"]]
+    width = 0.8 / len(methods)
+    for i, method in enumerate(methods):
+        rows = table[table["method"] == method].set_index("class").reindex(classes)
+        place = np.arange(len(classes)) + (i - (len(methods) - 1) / 2) * width
+        error = [(rows["value"] - rows["ci_low"]).clip(0), (rows["ci_high"] - rows["value"]).clip(0)]
         ax.bar(
-            place, rows["value"], width, yerr=error, label=name, color=COLOURS[i], error_kw={"linewidth": 1}
+            place, rows["value"], width, yerr=error, label=method, color=COLOURS[i], error_kw={"linewidth": 1}
         )
-    ax.set_xticks(range(len(methods)), methods)
+    slanted = {"rotation": 45, "ha": "right"} if len(classes) > 5 else {}
+    ax.set_xticks(range(len(classes)), classes, **slanted)
     ax.set_ylim(0, 1)
-    ax.legend(title="class", frameon=False, ncols=len(classes), loc="upper center", bbox_to_anchor=(0.5, 1.3))
-    tidy(ax, y="recall")
+    ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    tidy(ax, title=title, y="recall")
     return fig
 
 

@@ -103,13 +103,14 @@ def cooccurrence(table: pd.DataFrame) -> Figure:
 
 
 def grey_histograms(histograms: Mapping[str, np.ndarray]) -> Figure:
-    """Share of pixels at each grey level (256,) for each named group."""
+    """Share of pixels at each grey level (256,) for each named group; pure black and white may be cut off."""
     fig = figure(7.0, 3.0)
     ax = fig.subplots()
     for colour, (name, histogram) in zip(COLOURS, histograms.items(), strict=False):
         ax.plot(np.arange(256), 100 * histogram / histogram.sum(), color=colour, label=name, linewidth=1.4)
     ax.axhline(0, color=GREY, linewidth=0.6)
     ax.legend(frameon=False)
-    ax.set_xlim(0, 255)
+    inner = max((100 * h[1:-1] / h.sum()).max() for h in histograms.values())
+    ax.set(xlim=(0, 255), ylim=(0, 1.25 * inner if inner > 0 else None))
     tidy(ax, title="grey levels", x="grey level (0 black, 255 white)", y="% of pixels")
     return fig

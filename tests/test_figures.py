@@ -1,0 +1,84 @@
+"""The committed figures and numbers hang together: manifest, ledgers, README."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from ledgers import differences
+
+from xraykit import paths, results
+from xraykit.intervals import Interval
+
+FIGURES = paths.project_root() / "figures"
+FOLDERS = sorted(p for p in FIGURES.iterdir() if p.is_dir())
+each_folder = pytest.mark.parametrize("folder", FOLDERS, ids=lambda p: p.name)
+
+
+def test_synthetic_and_real_results_are_committed():
+    assert {"synthetic", "synthetic-nih", "kermany", "nih"} <= {p.name for p in FOLDERS}
+
+
+@each_folder
+def test_every_figure_has_its_line_in_the_manifest(folder: Path):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert sorted(p.stem for p in folder.glob("*.png")) == sorted(manifest)
+    for name, entry in manifest.items():
+        assert entry["dataset"] == folder.name
+        assert name.startswith(f"{entry['notebook']}_")
+        assert entry["profile"] == ("quick" if folder.name.startswith("synthetic") else "full")
+
+
+@each_folder
+def test_no_picture_of_a_downloaded_xray_is_committed(folder: Path):
+    if not folder.name.startswith("synthetic"):
+        assert not {"01_samples", "01_preprocessing", "02_samples"} & {p.stem for p in folder.glob("*.png")}
+
+
+@each_folder
+def test_test_scores_have_intervals_and_a_line_in_the_log(folder: Path):
+    rows = results.numbers(folder)
+    scored = rows[(rows["split"] == "test") & (rows["method"] != "always positive")]
+    assert scored[["ci_low", "ci_high"]].notna().all(axis=None)
+    log = folder / "test_log.csv"
+    if not folder.name.startswith("synthetic"):
+        assert len(log.read_text().splitlines()) > scored["task"].nunique()
+
+
+def test_each_number_in_the_readme_is_a_row_of_a_ledger():
+    text = (paths.project_root() / "README.md").read_text()
+    lines = re.findall(
+        r"^\| `(\w[\w-]*)` \| (\d\d) \| ([\w-]+) \| (.+?) \| (\w+) \| (.+?) \| (\S+ \[.+?\]) \|", text, re.M
+    )
+    assert len(lines) >= 6
+    for dataset, notebook, task, method, split, metric, shown in lines:
+        rows = results.numbers(FIGURES / dataset)
+        wanted = {
+            "notebook": notebook,
+            "task": task,
+            "method": method,
+            "split": split,
+            "metric": metric,
+            "target": "",
+        }
+        for column, value in wanted.items():
+            rows = rows[rows[column] == value]
+        assert rows["text"].tolist() == [shown], (dataset, method, metric)
+
+
+def ledger(folder: Path, value: float, **changes: str) -> Path:
+    run = results.Run(notebook="01", dataset="d", profile="quick", seed=0, figures_dir=folder)
+    about = {"task": "binary", "method": "m", "metric": "auroc", **changes}
+    run.record(value=Interval(value, 0.4, 0.6), **about)
+    run.record(**{**about, "metric": "count"}, value=100.0)
+    return folder / "d"
+
+
+def test_ledgers_are_compared_by_a_quarter_of_the_interval(tmp_path: Path):
+    committed = ledger(tmp_path / "a", 0.5)
+    assert differences(ledger(tmp_path / "b", 0.54), committed, "01") == []
+    assert len(differences(ledger(tmp_path / "c", 0.56), committed, "01")) == 1
+    assert len(differences(ledger(tmp_path / "d", 0.5, method="other"), committed, "01")) == 4
+    run = results.Run(notebook="01", dataset="d", profile="quick", seed=0, figures_dir=tmp_path / "b")
+    run.record(task="binary", method="m", metric="count", value=101.0)
+    assert "101.0 and 100.0" in differences(tmp_path / "b" / "d", committed, "01")[0]
