@@ -79,7 +79,10 @@ def test_intervals_draw_value_and_limits_in_the_order_given():
     segments = [s[:, 0].tolist() for s in ax.collections[0].get_segments()]
     assert segments == [[0.7, 0.9], [0.75, 0.95]]
     assert ax.collections[1].get_offsets()[:, 0].tolist() == [0.8, 0.85]
-    assert ax.get_title(loc="left") == "auroc\n(baseline 0.50)"
+    assert ax.get_title(loc="left") == "AUROC\n(baseline 0.50)"
+    assert len({tuple(c) for c in ax.collections[1].get_facecolors()}) == 1
+    grouped = plots.intervals(scores(), metrics=["auroc"], group=pd.Series(["x", "y"])).axes[0]
+    assert len({tuple(c) for c in grouped.collections[1].get_facecolors()}) == 2
     assert len(ax.lines) == 0  # .5 lies far below these intervals
     near = plots.intervals(scores(), metrics=["auroc"], baseline={"auroc": 0.72}).axes[0]
     assert near.lines[0].get_xdata() == [0.72, 0.72]

@@ -12,8 +12,8 @@ from xraykit.errors import DataError
 
 SIZES: dict[str, dict[str, dict[str, object]]] = {
     "01": {
-        "quick": {"image_size": 224, "n_patients": 420, "n_boot": 500},
-        "full": {"image_size": 224, "n_patients": 4000, "n_boot": 2000},
+        "quick": {"image_size": 224, "n_patients": 600, "n_boot": 500, "n_draws": 5},
+        "full": {"image_size": 224, "n_patients": 4000, "n_boot": 2000, "n_draws": 10},
     },
     "02": {
         "quick": {"image_size": 64, "n_patients": 900, "n_boot": 300, "n_folds": 3, "n_draws": 3},

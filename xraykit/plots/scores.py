@@ -9,12 +9,15 @@ from matplotlib.figure import Figure
 from xraykit.errors import DataError
 from xraykit.plots.style import COLOURS, GREY, figure, tidy
 
+TITLES = {"macro_f1": "macro-F1", "auroc": "AUROC", "auprc": "AUPRC", "ece": "ECE, lower is better"}
+
 
 def intervals(
     table: pd.DataFrame,
     *,
     metrics: Sequence[str],
     baseline: Mapping[str, float] | None = None,
+    group: pd.Series | None = None,
     title: str = "",
 ) -> Figure:
     """Dot and 95% interval of each method, one panel a metric.
@@ -24,6 +27,7 @@ def intervals(
         metrics: the panels, from left to right.
         baseline: for each metric what the trivial answer scores, written above the panel; a dashed line where
             it lies within the panel.
+        group: for each row of `table` what its dot's colour tells apart; one colour when None.
 
     Raises:
         DataError: a metric without rows.
@@ -32,14 +36,16 @@ def intervals(
     if missing:
         raise DataError(f"no rows for metrics {missing}; the table has {sorted(set(table['metric']))}")
     methods = list(dict.fromkeys(table["method"]))
+    kinds = pd.factorize(group)[0] if group is not None else np.zeros(len(table), int)
+    table = table.assign(colour=[COLOURS[k % len(COLOURS)] for k in kinds])
     fig = figure(2.2 + 2.3 * len(metrics), 1.4 + 0.36 * len(methods))
     axes = fig.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
     for ax, metric in zip(axes, metrics, strict=True):
         rows = table[table["metric"] == metric].set_index("method").reindex(methods)
         place = np.arange(len(methods))
         ax.hlines(place, rows["ci_low"], rows["ci_high"], color=GREY, linewidth=1.6)
-        ax.scatter(rows["value"], place, color=[COLOURS[i % len(COLOURS)] for i in place], zorder=3)
-        name = metric.replace("_", " ")
+        ax.scatter(rows["value"], place, color=rows["colour"].tolist(), zorder=3)
+        name = TITLES.get(metric, metric.replace("_", " "))
         if baseline and metric in baseline:
             name += f"\n(baseline {baseline[metric]:.2f})"
             low, high = ax.get_xlim()
