@@ -127,3 +127,11 @@ def test_frame_has_a_row_for_each_key_and_metric():
         ["binary", "none", "f1", 0.25, 0.125],
     ]
     assert frame({"a": {"f1": Interval(1, 1, 1)}}, levels=["method"])["method"].tolist() == ["a"]
+
+
+def test_patients_that_do_not_match_are_named():
+    y, p = np.array([0, 1, 1]), [np.array([0.1, 0.9, 0.8])]
+    with pytest.raises(DataError, match="3 labels but 2 patient ids"):
+        bootstrap(y, p, np.array(["a", "b"]), names=["accuracy"], seed=0)
+    with pytest.raises(DataError, match="1 images have no patient id, row 2 first"):
+        bootstrap(y, p, np.array(["a", "b", None], object), names=["accuracy"], seed=0)

@@ -134,6 +134,9 @@ def test_confusion_rows_are_the_truth():
         ([0, 1], [0.2, 1.4], "0..1"),
         ([0, 1], [0.2, np.nan], "0..1"),
         ([0, 2], [0.2, 0.3], "labels must lie in 0..1"),
+        ([0, 0.9], [0.2, 0.3], "whole numbers"),
+        ([0, np.nan], [0.2, 0.3], "whole numbers"),
+        ([[0, 1], [1, 1]], [[0.2, 0.3], [0.4, 0.5]], r"labels \[1\] have only one value in these 2"),
     ],
 )
 def test_bad_input_is_named(y, p, says):

@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+from filelock import FileLock
 from matplotlib.figure import Figure
 
 from xraykit import results, storage
@@ -81,8 +82,11 @@ def test_two_writers_lose_nothing(tmp_path):
 def test_bad_rows_are_refused(tmp_path):
     with pytest.raises(DataError, match="'two-class' is not one of"):
         run(tmp_path).record(task="two-class", method="m", metric="auroc", value=0.5)
-    with pytest.raises(DataError, match="NaN"):
-        run(tmp_path).record(task="binary", method="m", metric="auroc", value=float("nan"))
+    for value in (float("nan"), float("inf")):
+        with pytest.raises(DataError, match=f"the value is {value}; only finite"):
+            run(tmp_path).record(task="binary", method="m", metric="auroc", value=value)
+    with pytest.raises(DataError, match="profile 'quikc' is not one of"):
+        run(tmp_path, profile="quikc")
     with pytest.raises(DataError, match="two digits"):
         run(tmp_path, notebook="2")
     (tmp_path / "synthetic").mkdir()
@@ -175,3 +179,21 @@ def test_a_file_where_the_folder_should_be_is_named(tmp_path):
     (tmp_path / "figures").write_text("")
     with pytest.raises(StorageError, match="pass another --figures-dir"):
         run(tmp_path / "figures").record(task="binary", method="m", metric="auroc", value=0.5)
+
+
+def test_a_lock_that_is_never_released_or_never_granted_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "LOCK_SECONDS", 0.2)
+    ledger = run(tmp_path)
+    ledger.folder.mkdir()
+    with (
+        FileLock(ledger.folder / ".ledger.lock"),
+        pytest.raises(StorageError, match=r"held for 0.2 s; end the other run"),
+    ):
+        ledger.record(task="binary", method="m", metric="auroc", value=0.5)
+
+    def refused(self):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(FileLock, "acquire", refused)
+    with pytest.raises(StorageError, match="Permission denied; pass another --figures-dir"):
+        ledger.record(task="binary", method="m", metric="auroc", value=0.5)

@@ -8,6 +8,7 @@ import pandas as pd
 from scipy.stats import norm
 
 from xraykit.errors import DataError
+from xraykit.labels import patient_codes
 from xraykit.metrics import score_all
 
 
@@ -16,14 +17,17 @@ def patient_weights(patients: np.ndarray, *, n_boot: int, rng: np.random.Generat
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993; the patient is the sampling unit.
     """
-    codes, names = pd.factorize(np.asarray(patients))
+    codes, names = patient_codes(patients, len(patients))
     draws = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=n_boot)
     return draws[:, codes].astype(np.float32)
 
 
-def _observed_first(weights: np.ndarray) -> np.ndarray:
-    """The weights with a first row of ones: the sample as it was observed."""
-    return np.concatenate([np.ones((1, weights.shape[1]), weights.dtype), weights])
+def _weights(n: int, patients: np.ndarray, *, n_boot: int, rng: np.random.Generator) -> np.ndarray:
+    """Bootstrap weights (n_boot + 1, N) after a first row of ones: the sample as it was observed."""
+    if len(patients) != n:
+        raise DataError(f"{n} labels but {len(patients)} patient ids; give one for each image")
+    weights = patient_weights(patients, n_boot=n_boot, rng=rng)
+    return np.concatenate([np.ones((1, n), weights.dtype), weights])
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ def bootstrap(
     if len(draws) == 0:
         raise DataError("bootstrap needs at least one draw of scores; got none")
     rng = np.random.default_rng(seed)
-    weights = _observed_first(patient_weights(patients, n_boot=n_boot, rng=rng))
+    weights = _weights(len(y), patients, n_boot=n_boot, rng=rng)
     by_draw = [score_all(y, d, names=names, weights=weights, threshold=threshold) for d in draws]
     out = {}
     for name in names:
@@ -123,7 +127,7 @@ def paired_differences(
     if len(a) != len(b) or len(a) == 0:
         raise DataError(f"paired methods need equally many draws; got {len(a)} and {len(b)}")
     rng = np.random.default_rng(seed)
-    weights = _observed_first(patient_weights(patients, n_boot=n_boot, rng=rng))
+    weights = _weights(len(y), patients, n_boot=n_boot, rng=rng)
     pick = rng.integers(len(a), size=(len(a), n_boot + 1))
     pick[:, 0] = np.arange(len(a))
 

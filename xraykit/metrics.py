@@ -7,7 +7,7 @@ scikit-learn namesake (tested).
 Shapes, used throughout: `y` is (N,) of 0/1 for a binary task, (N,) of class codes for a multiclass task, or
 (N, K) of 0/1 for a multi-label task; `scores` are probabilities in 0..1: for a binary task (N,), or (N, 2)
 with the positive class second; else (N, K); `weights` is (B, N), not negative. A multi-label score is the
-plain mean over labels.
+plain mean over labels; AUROC and AUPRC leave out a label that a resampling lost.
 """
 
 from collections.abc import Callable, Sequence
@@ -135,6 +135,11 @@ def score_all(
         scores = scores[:, 1]
     weights = np.ones((1, len(y))) if weights is None else np.asarray(weights)
     if y.ndim == 2:
+        lost = np.flatnonzero((y.sum(axis=0) == 0) | (y.sum(axis=0) == len(y)))
+        if len(lost):
+            raise DataError(
+                f"labels {lost.tolist()} have only one value in these {len(y)} images; leave them out"
+            )
         columns = [_binary(y[:, k], scores[:, k], weights, threshold, names) for k in range(y.shape[1])]
         out = {n: _mean_over_labels([c[n] for c in columns]) for n in columns[0]}
         out["macro_f1"] = out["f1"]
@@ -149,14 +154,19 @@ def score_all(
 
 
 def _mean_over_labels(columns: list[np.ndarray]) -> np.ndarray:
-    """Mean over labels, leaving out those that a resampling lost (NaN); NaN only where all are lost."""
+    """Mean over labels, leaving out those without a positive or a negative (NaN); NaN where none is left."""
     stacked = np.stack(columns)
     lost = np.isnan(stacked)
     return np.where(lost, 0, stacked).sum(axis=0) / np.where(lost.all(axis=0), np.nan, (~lost).sum(axis=0))
 
 
 def _checked(y: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    y, scores = np.asarray(y).astype(int), np.asarray(scores, dtype=np.float64)
+    given, scores = np.asarray(y), np.asarray(scores, dtype=np.float64)
+    if given.dtype.kind not in "biu" and not (given == np.round(given)).all():
+        raise DataError(
+            f"labels must be whole numbers; these are {given.dtype}, such as {given.ravel()[:3].tolist()}"
+        )
+    y = given.astype(int)
     if len(y) == 0 or len(y) != len(scores) or (y.ndim == 2 and y.shape != scores.shape):
         raise DataError(
             f"labels {y.shape} and scores {scores.shape} do not match; give one row of scores per label"

@@ -7,13 +7,15 @@ figures. All are replaced atomically under one lock, so that notebooks may run s
 
 import io
 import json
+import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from xraykit import paths
 from xraykit.errors import DataError, StorageError
@@ -24,6 +26,8 @@ from xraykit.storage import write_atomic
 TASKS = ("data", "binary", "3-class", "multi-label", "anomaly", "episodes", "localisation")
 SETTINGS = ("inductive", "transductive")
 SPLITS = ("", "development", "test")
+PROFILES = ("quick", "full")
+LOCK_SECONDS = 120  # a write takes a fraction of a second; whoever waits longer waits for something broken
 KEY = ("notebook", "task", "target", "method", "backbone", "shots", "setting", "split", "metric", "profile")
 NUMBERS = ("value", "ci_low", "ci_high", "spread_low", "spread_high", "n_draws", "n_test", "train_seconds")
 COLUMNS = (*KEY[:-1], *NUMBERS, "seed", "profile")
@@ -66,6 +70,8 @@ class Run:
     ) -> None:
         if not (len(notebook) == 2 and notebook.isdigit()):
             raise DataError(f"notebook must be its two digits, such as '02'; got {notebook!r}")
+        if profile not in PROFILES:
+            raise DataError(f"profile {profile!r} is not one of {PROFILES}")
         self.notebook, self.dataset, self.profile, self.seed = notebook, dataset, profile, seed
         self.folder = paths.figures_dir(figures_dir) / dataset
         self.parameters = {k: v for k, v in (parameters or {}).items() if not k.endswith("_dir")}
@@ -100,8 +106,10 @@ class Run:
         interval = (
             value if isinstance(value, Interval) else Interval(float(value), float("nan"), float("nan"))
         )
-        if interval.value != interval.value:
-            raise DataError(f"{method}, {metric}: the value is NaN; an undefined number is not recorded")
+        if not math.isfinite(interval.value):
+            raise DataError(
+                f"{method}, {metric}: the value is {interval.value}; only finite numbers are recorded"
+            )
         seconds = (
             float(f"{train_seconds:.2g}") if train_seconds is not None and self.profile == "full" else None
         )
@@ -218,14 +226,24 @@ class Run:
             line = pd.DataFrame([row]).to_csv(index=False, header=not old, lineterminator="\n")
             write_atomic(path, old + line.encode())
 
-    def _lock(self) -> FileLock:
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        lock = FileLock(self.folder / ".ledger.lock", timeout=LOCK_SECONDS)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except Timeout as error:
+            raise StorageError(
+                f"{self.folder} was held for {LOCK_SECONDS} s; end the other run or pass another --figures-dir"
+            ) from error
         except OSError as error:
             raise StorageError(
-                f"cannot make {self.folder}: {error.strerror}; pass another --figures-dir"
+                f"cannot write to {self.folder}: {error.strerror}; pass another --figures-dir"
             ) from error
-        return FileLock(self.folder / ".ledger.lock")
+        try:
+            yield
+        finally:
+            lock.release()
 
 
 def _natural(column: pd.Series) -> pd.Series:
