@@ -1,10 +1,13 @@
 """The audit: counts, patients, duplicates exact and near, within and across splits."""
 
 import hashlib
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from skimage.transform import rotate
 
 from xraykit.audit import (
@@ -16,7 +19,8 @@ from xraykit.audit import (
     labels_per_image,
     patients_across_splits,
 )
-from xraykit.datasets.base import XrayDataset
+from xraykit.datasets import load
+from xraykit.datasets.base import NO_IMAGE, XrayDataset
 from xraykit.datasets.kermany import find_root, list_files
 from xraykit.datasets.nih_labels import read_labels
 from xraykit.duplicates import duplicate_counts, exact_duplicates, near_duplicates
@@ -185,6 +189,13 @@ def test_summary_gives_verdicts(seven) -> None:
     }
 
 
+def test_labels_without_an_image_are_no_unreadable_files(seven) -> None:
+    excluded = pd.DataFrame({"path": ["bad.png", "x", "y"], "reason": ["truncated", NO_IMAGE, NO_IMAGE]})
+    rows = audit(replace(seven, excluded=excluded)).summary().set_index("check")
+    assert rows.loc["unreadable files"].tolist() == [1, "note"]
+    assert rows.loc["labels without an image"].tolist() == [2, "note"]
+
+
 def test_audit_names_the_near_pairs() -> None:
     images = textures(3)[[0, 1, 2, 0]]
     images[3, 0, 0] ^= 4
@@ -195,6 +206,23 @@ def test_audit_names_the_near_pairs() -> None:
     values = result.summary().set_index("check")["value"]
     assert values["near-duplicate pairs across splits"] == 1
     assert audit(make(images, split="TTVE", patients="abcd", labels="nbnb"), near_threshold=None).near is None
+
+
+def test_a_copy_saved_with_other_compression_is_a_near_duplicate(tmp_path) -> None:
+    """File hashes part it from its original. A copy of the file itself is an exact duplicate only."""
+    for i, image in enumerate(textures(4)):
+        path = tmp_path / "own" / ("train" if i < 2 else "test") / ("normal", "sick")[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True)
+        Image.fromarray(image).save(path, compress_level=1)
+    normal = tmp_path / "own" / "train" / "normal"
+    Image.open(normal / "0.png").save(tmp_path / "own" / "test" / "normal" / "again.png", compress_level=9)
+    shutil.copy(normal / "0.png", normal / "copy.png")
+    ds = load("folder", source=tmp_path / "own", size=64, data_dir=tmp_path / "data", progress=False)
+    rows = audit(ds).summary().set_index("check")
+    assert rows.loc["near-duplicate pairs across splits"].tolist() == [2, "problem"]  # with 0.png, copy.png
+    assert rows.loc["near-duplicate pairs inside a split"].tolist() == [0, "ok"]
+    assert rows.loc["exact duplicates inside train"].tolist() == [1, "note"]
+    assert rows.loc["exact duplicates across splits"].tolist() == [0, "ok"]
 
 
 def test_multilabel_duplicates_carry_their_labels() -> None:

@@ -55,6 +55,7 @@ def test_help_lists_the_commands(tmp_path: Path) -> None:
         (["data", "fetch", "mnist"], 1, "error: no data set is called 'mnist'"),
         (["data", "check", "mnist"], 1, "error: no data set is called 'mnist'"),
         (["data", "fetch", "nih", "--archives", "13"], 2, "--archives"),
+        (["data", "fetch", "kermany", "--size", "64"], 1, "error: kermany is published at one size"),
         (["train"], 2, "No such command"),
     ],
 )
@@ -119,5 +120,5 @@ def test_data_fetch_passes_its_options(monkeypatch: pytest.MonkeyPatch, tmp_path
     arguments = ["data", "fetch", "nih", "--labels-only", "--archives", "2", "--data-dir", str(tmp_path)]
     result = CliRunner().invoke(cli.app, arguments)
     assert result.exit_code == 0
-    assert calls == [("nih", {"data_dir": tmp_path, "labels_only": True, "archives": 2, "size": 224})]
+    assert calls == [("nih", {"data_dir": tmp_path, "labels_only": True, "archives": 2, "size": None})]
     assert result.stdout == f"nih is in {tmp_path}\n"

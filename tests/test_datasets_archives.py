@@ -50,6 +50,27 @@ def test_unpacked_as_the_new_folder(tmp_path: Path, make: object) -> None:
         extract(archive, tmp_path / "out" / "set", progress=False)
 
 
+def test_a_tar_without_the_filters_of_newer_pythons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = tarfile.TarFile.extract
+
+    def of_python_3_11_2(self, member, path="", set_attrs=True, *, numeric_owner=False):
+        return original(self, member, path, set_attrs, numeric_owner=numeric_owner)
+
+    monkeypatch.setattr(tarfile.TarFile, "extract", of_python_3_11_2)
+    monkeypatch.delattr(tarfile, "data_filter")
+    info = tarfile.TarInfo("images/closed.png")
+    info.mode, info.uid = 0o4000, 12345
+    archive = make_tar(tmp_path / "archive", CONTENT, info)
+    extract(archive, tmp_path / "set", progress=False)
+    assert files_below(tmp_path / "set") == {**CONTENT, "images/closed.png": b""}
+    found = (tmp_path / "set" / "images" / "closed.png").stat()
+    assert (found.st_uid, found.st_mode & 0o4600) == (os.getuid(), 0o600)
+    link = tarfile.TarInfo("link")
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    with pytest.raises(DataError, match="'link' is a link or a device"):
+        extract(make_tar(tmp_path / "archive", CONTENT, link), tmp_path / "other", progress=False)
+
+
 @pytest.mark.parametrize("make", [make_zip, make_tar])
 @pytest.mark.parametrize(
     "name",

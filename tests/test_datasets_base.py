@@ -73,6 +73,12 @@ def test_binary_of_classes_and_of_findings():
     abnormal = multilabel([[0, 0, 1], [1, 1, 0], [0, 0, 0]]).binary()
     assert abnormal.classes == ("normal", "abnormal")
     assert abnormal.labels.tolist() == [0, 1, 0]
+    capitals = make().records.assign(label=["NORMAL", "B", "V"])
+    assert make(records=capitals, classes=("NORMAL", "B", "V"), masks=None).binary().labels.tolist() == [
+        0,
+        1,
+        1,
+    ]
     records = make().records.assign(label=["x", "y", "z"])
     with pytest.raises(DataError, match="no class is called 'normal'"):
         make(records=records, classes=("x", "y", "z")).binary()

@@ -1,6 +1,8 @@
 """xraykit.datasets.medmnist_sets: reading .npz files in a stream, and files that cannot be used."""
 
+import fcntl
 import io
+import threading
 import zipfile
 from pathlib import Path
 
@@ -173,6 +175,37 @@ def test_full_disk(tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 100})())
     with pytest.raises(StorageError, match=r"needs 9,408 bytes .* only 100 bytes"):
         unpack(tmp_path / "pneumoniamnist.npz", Preprocess(size=28), cache_dir=tmp_path / "cache")
+
+
+def test_a_lock_that_cannot_be_made_names_the_folder_and_what_is_unpacked_needs_none(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    path, cache_dir = tmp_path / "pneumoniamnist.npz", tmp_path / "cache"
+    np.savez(path, **arrays(28, 1, rng))
+    first = np.array(unpack(path, Preprocess(size=28), cache_dir=cache_dir))
+    (unpacked,) = (cache_dir / "medmnist").glob("*.u8")
+    lock = unpacked.with_name(f"{unpacked.name}.lock")
+    lock.unlink()
+    lock.mkdir()  # root may write everywhere, but not open a folder
+    assert np.array_equal(unpack(path, Preprocess(size=28), cache_dir=cache_dir), first)
+    unpacked.unlink()
+    with pytest.raises(StorageError, match=rf"cannot write to {cache_dir / 'medmnist'} \("):
+        unpack(path, Preprocess(size=28), cache_dir=cache_dir)
+
+
+def test_waiting_for_another_run_is_said(
+    tmp_path: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "pneumoniamnist.npz"
+    np.savez(path, **arrays(28, 1, rng))
+    unpack(path, Preprocess(size=28), cache_dir=tmp_path)
+    (unpacked,) = (tmp_path / "medmnist").glob("*.u8")
+    unpacked.unlink()
+    held = unpacked.with_name(f"{unpacked.name}.lock").open("a")
+    fcntl.flock(held, fcntl.LOCK_EX)
+    threading.Timer(0.2, held.close).start()
+    unpack(path, Preprocess(size=28), cache_dir=tmp_path)
+    assert "another run is unpacking pneumoniamnist.npz; waiting" in capsys.readouterr().err
 
 
 def test_headers_are_read_without_the_data(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from xraykit import datasets
-from xraykit.datasets.base import XrayDataset
+from xraykit.audit import audit
+from xraykit.datasets.base import NO_IMAGE, XrayDataset
 from xraykit.datasets.nih import list_images, splits
 from xraykit.datasets.nih_labels import CLASSES, FINDINGS, read_boxes, read_labels, read_lists
 from xraykit.errors import DataError, DataNotFoundError
@@ -236,8 +237,17 @@ def test_labels_without_files_and_files_without_labels_are_listed(root: Path) ->
     assert ds.excluded.set_index("path")["reason"].to_dict() == {
         "images/notes.txt": f"not an image by its suffix; {suffixes} are read",
         "images/00000077_000.png": "no row in the label table",
-        "00000001_000.png": "in the label table, but no such file",
+        "00000001_000.png": NO_IMAGE,
     }
+
+
+def test_the_audit_of_a_partial_copy_tells_labels_without_images_from_bad_files(root: Path) -> None:
+    for patient in range(7, 13):
+        (root / "images" / image_id(patient, 0)).unlink()
+    (root / "images" / image_id(1, 0)).write_bytes(b"no image")
+    summary = audit(load(root), near_threshold=None).summary().set_index("check")
+    assert summary.loc["unreadable files"].tolist() == [1, "note"]
+    assert summary.loc["labels without an image"].tolist() == [6, "note"]
 
 
 def test_a_patient_stays_on_its_side_when_more_images_come(root: Path) -> None:

@@ -69,6 +69,21 @@ def test_sizes_that_contradict_each_other(two_classes: Path) -> None:
         datasets.load("folder", source=two_classes, size=64, preprocess=Preprocess(size=32))
 
 
+def test_a_size_given_twice_must_agree_even_at_the_default(two_classes: Path, tmp_path: Path) -> None:
+    options = {"source": two_classes, "data_dir": tmp_path / "data", "progress": False}
+    with pytest.raises(DataError, match=r"size=224 but preprocess\.size=64; leave `size` out"):
+        datasets.load("folder", size=224, preprocess=Preprocess(size=64), **options)
+    for size in (None, 64):
+        ds = datasets.load("folder", size=size, preprocess=Preprocess(size=64), **options)
+        assert ds.images.shape[1:] == (64, 64)
+    assert datasets.load("folder", **options).images.shape[1:] == (224, 224)
+
+
+def test_a_set_that_is_made_has_no_source(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"synthetic is made by .* source='.*'.*leave `source` out"):
+        datasets.load("synthetic", source=tmp_path, data_dir=tmp_path)
+
+
 def test_source_beats_the_variable_which_beats_the_data_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,9 +1,14 @@
 """xraykit doctor: each check finds what is wrong and says what to do."""
 
+import ast
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 import toy_notebooks as toys
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from typer.testing import CliRunner
 
 from xraykit import cli, doctor, paths
@@ -59,6 +64,22 @@ def test_a_package_that_is_not_installed() -> None:
     assert [(f.status, f.todo) for f in found] == [("problem", "pip install -e .")]
 
 
+def test_what_the_package_imports_is_declared() -> None:
+    root = Path(machine.__file__).parent.parent
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    declared = {canonicalize_name(Requirement(line).name) for line in project["dependencies"]}
+    imported = set()
+    for file in (root / "xraykit").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                imported.add(node.module.split(".")[0])
+    owners = machine.importlib.metadata.packages_distributions()
+    for module in sorted(imported - sys.stdlib_module_names - {"xraykit"}):
+        assert declared & {canonicalize_name(name) for name in owners[module]}, module
+
+
 def test_drift_from_the_tested_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "constraints.txt"
     path.write_text("# tested\nnumpy==2.1\ntorch==2.8.0\nabsent==1\n")
@@ -95,8 +116,7 @@ def test_folders_that_cannot_be_written(tmp_path: Path) -> None:
 def test_data_sets_that_are_there_absent_or_misnamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("KERMANY", "NIH", "FOLDER"):
         monkeypatch.delenv(f"XRAYKIT_{name}_DIR", raising=False)
-    (tmp_path / "kermany").mkdir()
-    (tmp_path / "kermany" / "train").mkdir()
+    (tmp_path / "kermany" / "train" / "NORMAL").mkdir(parents=True)
     monkeypatch.setenv("XRAYKIT_CHESTMNIST_DIR", str(tmp_path / "typo"))
     found = list(doctor.check_data(tmp_path))
     assert one(found, "synthetic").status == "ok"
@@ -105,6 +125,42 @@ def test_data_sets_that_are_there_absent_or_misnamed(tmp_path: Path, monkeypatch
     assert "xraykit data fetch nih" in one(found, "nih").todo
     assert one(found, "chestmnist").status == "problem"
     assert "correct XRAYKIT_CHESTMNIST_DIR" in one(found, "chestmnist").todo
+
+
+def put(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "right", "lacks"),
+    [
+        ("kermany", ["thesis.tex"], ["chest_xray/test/NORMAL/a.jpeg"], "no train|val|test/NORMAL|PNEUMONIA"),
+        ("nih", ["thesis.tex"], ["Data_Entry_2017.csv", "images/a.png"], "no Data_Entry_2017*.csv[.gz]"),
+        ("nih", ["Data_Entry_2017.csv"], ["images_001/images/a.png"], "no image below images*/"),
+        ("chestmnist", ["pneumoniamnist.npz"], ["chestmnist_64.npz"], "no chestmnist_224.npz"),
+        ("folder", ["one/a.png"], ["two/b.png"], "two classes or more are needed; found one"),
+    ],
+)
+def test_a_folder_that_holds_something_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, wrong: list, right: list, lacks: str
+) -> None:
+    variable, root = f"XRAYKIT_{name.upper()}_DIR", tmp_path / name
+    for file in wrong:
+        put(root / file)
+    monkeypatch.setenv(variable, str(root))
+    found = one(doctor.check_data(), name)
+    assert (found.status, found.todo) == ("problem", f"correct {variable} or unset it")
+    assert found.text.startswith(f"{variable}={root}: ")
+    assert lacks in found.text
+    assert wrong[0].split("/")[0] in found.text
+    monkeypatch.delenv(variable)
+    found = one(doctor.check_data(tmp_path), name)
+    assert found.status == "note"
+    assert lacks in found.text
+    for file in right:
+        put(root / file)
+    assert one(doctor.check_data(tmp_path), name) == Finding("ok", name, str(root))
 
 
 def test_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -456,6 +456,17 @@ def test_medmnist_failure_lists_the_manual_steps(medmnist: ThreadingHTTPServer, 
         datasets.fetch("pneumoniamnist", data_dir=tmp_path / "data", size=28, progress=False)
 
 
+def test_medmnist_is_fetched_at_224_pixels_by_default(
+    medmnist: ThreadingHTTPServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from medmnist.info import INFO
+
+    known = {"url_224": medmnist.url + "file", "MD5_224": MD5}
+    monkeypatch.setitem(INFO, "pneumoniamnist", INFO["pneumoniamnist"] | known)
+    target = datasets.fetch("pneumoniamnist", data_dir=tmp_path / "data", progress=False)
+    assert [p.name for p in target.iterdir()] == ["pneumoniamnist_224.npz"]
+
+
 def test_two_fetches_at_once_download_once(
     medmnist: ThreadingHTTPServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -481,7 +492,11 @@ def test_two_fetches_at_once_download_once(
         ("kermani", {}, "no data set is called 'kermani'"),
         ("synthetic", {}, "synthetic is not downloaded: made by the package"),
         ("folder", {}, "folder is not downloaded: set XRAYKIT_FOLDER_DIR"),
-        ("kermany", {"labels_only": True}, "kermany has no separate labels"),
+        ("kermany", {"labels_only": True}, "kermany has no separate labels .* Leave labels_only out"),
+        ("kermany", {"archives": 2}, "kermany has no separate .* Leave archives=2 out"),
+        ("kermany", {"size": 64}, "kermany is published at one size, so size=64 .* Leave size out"),
+        ("nih", {"size": 224}, "nih is published at one size, so size=224 .* Leave size out"),
+        ("nih", {"labels_only": True, "archives": 3}, "labels_only .* archives=3 .* leave one of them out"),
         ("nih", {"archives": 13}, "archives is 13; nih has archives 1 to 12"),
         ("nih", {"archives": 0}, "archives is 0"),
         ("chestmnist", {"size": 32}, r"published at \(28, 64, 128, 224\) pixels, not at 32"),
@@ -496,3 +511,9 @@ def test_a_data_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "data").touch()  # root may write everywhere, but not below a file
     with pytest.raises(StorageError, match="cannot write to"):
         datasets.fetch("kermany", data_dir=tmp_path / "data", progress=False)
+
+
+def test_a_lock_that_cannot_be_made_names_the_folder(tmp_path: Path) -> None:
+    (tmp_path / ".kermany.lock").mkdir()
+    with pytest.raises(StorageError, match=rf"cannot write to {tmp_path} \("):
+        datasets.fetch("kermany", data_dir=tmp_path, progress=False)

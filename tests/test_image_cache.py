@@ -1,6 +1,7 @@
 """The decoded-image cache: content keys, bad files, two runs at once, kills, full and unwritable disks."""
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -9,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import namedtuple
 from pathlib import Path
@@ -17,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from xraykit import file_hashes, image_build, image_cache
+from xraykit import file_hashes, image_build, image_cache, storage
 from xraykit.errors import DataError, StorageError
 from xraykit.image_cache import CachedImages, build
 from xraykit.images import Preprocess, mean_std, read_grey
@@ -76,6 +78,12 @@ def decoded(monkeypatch):
 @pytest.fixture(autouse=True)
 def short_chunks(monkeypatch):
     monkeypatch.setattr(image_build, "_CHUNK_BYTES", CHUNK * SIZE * SIZE)
+
+
+@pytest.fixture(autouse=True)
+def settled(monkeypatch):
+    """Files count as settled at once, for no test can set a change time back."""
+    monkeypatch.setattr(file_hashes, "_SETTLED_NS", 0)
 
 
 def quiet(root: Path, paths: list[str], cache_dir: Path, preprocess: Preprocess = SMALL) -> CachedImages:
@@ -150,7 +158,61 @@ def test_changed_content_gives_a_new_cache(root, paths, cache_dir, decoded):
     np.testing.assert_array_equal(np.delete(before.images, 3, 0), np.delete(after.images, 3, 0))
 
 
-def test_a_change_of_the_same_size_within_one_clock_tick_is_seen(root, paths, cache_dir):
+def test_a_replacement_of_the_same_size_and_modification_time_is_seen(root, paths, cache_dir, decoded):
+    for path in paths[:2]:
+        Image.fromarray(np.full((40, 48), 10, np.uint8)).save(root / path, compress_level=0)
+        age(root / path)
+    quiet(root, paths, cache_dir)
+    before = (root / paths[0]).stat()
+    Image.fromarray(np.full((40, 48), 20, np.uint8)).save(root / "new", "PNG", compress_level=0)
+    os.utime(root / "new", ns=(before.st_atime_ns, before.st_mtime_ns))  # as cp -p and rsync do
+    (root / "new").replace(root / paths[0])
+    after = (root / paths[0]).stat()
+    assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert quiet(root, paths, cache_dir).images[:2, 0, 0].tolist() == [20, 10]
+
+
+def test_a_new_change_time_alone_is_hashed_again_but_not_decoded(
+    root, paths, cache_dir, decoded, monkeypatch
+):
+    quiet(root, paths, cache_dir)
+    hashed, original = [], file_hashes._hash_file
+    monkeypatch.setattr(file_hashes, "_hash_file", lambda path: hashed.append(path) or original(path))
+    (root / paths[4]).chmod(0o600)
+    quiet(root, paths, cache_dir)
+    quiet(root, paths, cache_dir)
+    assert hashed == [str(root / paths[4])]
+    assert len(decoded) == N
+
+
+def test_a_file_that_changed_just_now_is_not_remembered(root, paths, cache_dir, monkeypatch):
+    monkeypatch.setattr(file_hashes, "_SETTLED_NS", 10**12)  # the files were changed less than 1000 s ago
+    quiet(root, paths, cache_dir)
+    (index,) = (cache_dir / "images").glob("hashes-*.jsonl")
+    assert index.read_bytes() == b""
+
+
+def test_a_dicom_of_three_samples_is_excluded_and_the_rest_read(root, paths, cache_dir):
+    from pydicom.dataset import Dataset, FileMetaDataset
+
+    ds = Dataset()
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1"
+    ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID = "1.2.840.10008.5.1.4.1.1.1.1"
+    ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID = "1.2.3"
+    ds.Rows = ds.Columns = 64
+    ds.SamplesPerPixel, ds.PlanarConfiguration, ds.PhotometricInterpretation = 3, 0, "MONOCHROME2"
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 8, 8, 7, 0
+    ds.PixelData = (bytes(range(256)) * 48)[: 64 * 64 * 3]
+    ds.save_as(root / "z.dcm", enforce_file_format=True)
+    cached = quiet(root, [*paths, "z.dcm"], cache_dir)
+    assert cached.files["path"].tolist() == paths
+    assert cached.excluded["path"].tolist() == ["z.dcm"]
+    assert "(64, 64, 3)" in cached.excluded["reason"][0]
+
+
+def test_a_change_of_the_same_size_within_one_clock_tick_is_seen(root, paths, cache_dir, monkeypatch):
+    monkeypatch.undo()  # files settle as usual
     now = time.time_ns()
     for level in (10, 20):  # same number of bytes, same modification time
         Image.fromarray(np.full((40, 48), level, np.uint8)).save(root / paths[0], compress_level=0)
@@ -525,10 +587,27 @@ def test_a_finished_cache_is_read_from_a_read_only_folder(root, paths, cache_dir
     def refuse(*args, **kwargs):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr(image_cache.FileLock, "acquire", refuse)
+    monkeypatch.setattr(storage.FileLock, "acquire", refuse)
     assert len(quiet(root, paths, cache_dir).images) == N
     with pytest.raises(StorageError, match="Read-only file system"):
         quiet(root, paths, cache_dir, Preprocess(size=16))
+
+
+def test_a_lock_that_cannot_be_made_names_the_folder(root, paths, tmp_path):
+    (tmp_path / "hashes.lock").mkdir()  # root may write everywhere, but not open a folder
+    with pytest.raises(StorageError, match=rf"cannot write to {tmp_path} \(.*XRAYKIT_DATA_DIR"):
+        file_hashes.file_hashes(root, paths, index=tmp_path / "hashes", progress=False)
+
+
+def test_waiting_for_another_run_that_hashes_is_said(root, paths, tmp_path, capsys):
+    for progress in (True, False):
+        held = (tmp_path / "hashes.lock").open("a")
+        fcntl.flock(held, fcntl.LOCK_EX)
+        threading.Timer(0.2, held.close).start()
+        (root / paths[0]).chmod(0o600 + progress)
+        file_hashes.file_hashes(root, paths, index=tmp_path / "hashes", progress=progress)
+        said = capsys.readouterr().err
+        assert ("another run is hashing these images; waiting" in said) == progress
 
 
 # ---- real images

@@ -17,7 +17,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import JPEGBaseline8Bit, JPEGLSLossless
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGBaseline8Bit, JPEGLSLossless
 
 from xraykit import image_files
 from xraykit.errors import BadImageError, DataError
@@ -379,6 +379,11 @@ def test_voi_lut_is_applied():
             "400,000,000 pixels, the limit is 67,108,864",
         ),
         (np.zeros((32, 32), np.uint8), {"Rows": 64}, "cannot be decoded"),
+        (
+            np.arange(3072, dtype=np.uint16).reshape(3, 32, 32),
+            {"SamplesPerPixel": 3, "PlanarConfiguration": 0},
+            r"pixels are \(32, 32, 3\) \(3 samples a pixel\), not \(32, 32\) with 1; export it as grey PNG",
+        ),
     ],
 )
 def test_bad_dicom(pixels, tags, message):
@@ -395,6 +400,23 @@ def test_dicom_that_is_not_finite():
     assert data.count(b"DS\x02\x001 ") == 1  # the slope, written as text
     with pytest.raises(BadImageError, match=r"x\.dcm: .*(malformed|not finite)"):
         image_files.decode(data.replace(b"DS\x02\x001 ", b"DS\x04\x00nan "), name="x.dcm")
+
+
+@pytest.mark.filterwarnings("ignore:Expected explicit VR")
+@pytest.mark.parametrize("implicit", [False, True])
+def test_deflated_dicom_is_refused_before_it_is_inflated(monkeypatch, implicit):
+    def inflate(*args):
+        pytest.fail("it was inflated")
+
+    plain = dicom_bytes(RAMP)
+    np.testing.assert_array_equal(image_files.decode(plain, name="x.dcm")[0], RAMP)
+    meta = b"\x02\x00\x10\x00" + (b"\x16\x00\x00\x00" if implicit else b"UI\x16\x00")
+    meta += DeflatedExplicitVRLittleEndian.encode()  # 22 characters
+    packer = zlib.compressobj(wbits=-15)
+    deflated = packer.compress(plain[plain.index(b"\x08\x00\x16\x00UI") :]) + packer.flush()
+    monkeypatch.setattr(zlib, "decompress", inflate)
+    with pytest.raises(BadImageError, match=r"^x\.dcm: DICOM is deflated .*1\.99\).*dcmtk \(dcmconv \+te"):
+        image_files.decode(bytes(128) + b"DICM" + meta + deflated, name="x.dcm")
 
 
 def test_unsupported_dicom_compression_names_the_syntax():

@@ -169,7 +169,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("pathlib.Path.write_bytes", full)
-    with pytest.raises(StorageError, match=r"No space left on device; free space"):
+    with pytest.raises(StorageError, match=r"No space left on device\); free space"):
         storage.write_atomic(path, b"new")
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
@@ -187,13 +187,13 @@ def test_a_lock_that_is_never_released_or_never_granted_is_an_error(tmp_path, mo
     ledger.folder.mkdir()
     with (
         FileLock(ledger.folder / ".ledger.lock"),
-        pytest.raises(StorageError, match=r"held for 0.2 s; end the other run"),
+        pytest.raises(StorageError, match=r"held for 0\.2 s; end the other run"),
     ):
         ledger.record(task="binary", method="m", metric="auroc", value=0.5)
 
-    def refused(self):
+    def refused(self, timeout=None):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(FileLock, "acquire", refused)
-    with pytest.raises(StorageError, match="Permission denied; pass another --figures-dir"):
+    with pytest.raises(StorageError, match=r"\(Permission denied\); pass another --figures-dir"):
         ledger.record(task="binary", method="m", metric="auroc", value=0.5)

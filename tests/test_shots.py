@@ -87,6 +87,15 @@ def test_errors_name_the_class_and_what_is_feasible() -> None:
         feasible_shots(np.eye(3, dtype=int), np.arange(3))
 
 
+def test_class_names_may_be_an_array_and_must_be_enough() -> None:
+    labels, patients = np.array([0, 0, 1]), np.array(["a", "b", "c"])
+    index = k_shot_draw(labels, patients, k=1, rng=rng(), classes=np.array(["none", "flu"]))
+    assert labels[index].tolist() == [0, 1]
+    for names in (["none"], [], np.array(["none"])):
+        with pytest.raises(DataError, match=rf"classes holds {len(names)} names, .* name all 2 classes"):
+            k_shot_draw(labels, patients, k=1, rng=rng(), classes=names)
+
+
 def test_real_kermany_names(kermany_dir) -> None:
     records = list_files(find_root(kermany_dir))[0].query("split == 'train'")
     labels = records["kind"].map({"bacterial": 1, "viral": 2}).fillna(0).to_numpy(int)

@@ -1,6 +1,9 @@
 """The synthetic generator: determinism, masks, labels, difficulty and the confounder."""
 
+import fcntl
 import os
+import shutil
+import threading
 from functools import cache
 from itertools import pairwise
 
@@ -326,6 +329,7 @@ def test_difficulty_divides_the_contrast():
         ({"n_patients": 9, "split_sizes": {"train": 3}}, "not both"),
         ({"split_sizes": {"pretrain": 3}}, "names 'pretrain'"),
         ({"split_sizes": {"train": -1}}, "is -1; use 0"),
+        ({"n_patients": 2_000_000}, r"n_patients 2000000: train is 1142857; use 0\.\.1000000"),
         ({"split_sizes": {"train": 0}}, "leaves no patient"),
         ({"confounder": 1.5}, "confounder 1.5 is outside -1..1"),
         ({"confounder_test": -2.0}, "confounder -2.0 is outside"),
@@ -371,7 +375,7 @@ def test_full_disk_and_unwritable_folder_are_storage_errors(tmp_path, monkeypatc
     blocked = tmp_path / "file"
     blocked.write_text("")
     options = {"size": 64, "n_patients": 3, "progress": False}
-    with pytest.raises(StorageError, match="choose another data_dir"):
+    with pytest.raises(StorageError, match="choose another data folder"):
         synthetic.load("synthetic", data_dir=blocked, **options)
     usage = type("Usage", (), {"free": 10})
     monkeypatch.setattr(loader.shutil, "disk_usage", lambda _: usage)
@@ -387,3 +391,89 @@ def test_an_interrupted_write_leaves_nothing_that_looks_complete(tmp_path, monke
         with pytest.raises(KeyboardInterrupt):
             synthetic.load("synthetic", **options)
     assert len(synthetic.load("synthetic", **options)) >= 3
+
+
+@pytest.fixture
+def on_disk(tmp_path, monkeypatch):
+    """Makes a small data set on disk; the options are those of `synthetic.load`."""
+    monkeypatch.setattr(loader, "MEMORY_BYTES", 1000)
+    options = {"size": 64, "n_patients": 3, "progress": False, "data_dir": tmp_path}
+    return lambda **more: synthetic.load("synthetic", **options | more)
+
+
+def stored(tmp_path):
+    (folder,) = (path for path in (tmp_path / "cache" / "synthetic").iterdir() if path.is_dir())
+    return folder
+
+
+def cut(folder, name):
+    os.truncate(folder / name, (folder / name).stat().st_size // 2)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: cut(folder, "images.u8"),
+        lambda folder: cut(folder, "masks.u16"),
+        lambda folder: cut(folder, "records.parquet"),
+        lambda folder: (folder / "boxes.parquet").unlink(),
+        lambda folder: (folder / "meta.json").write_text("[1]"),
+        lambda folder: [file.unlink() for file in folder.iterdir()],
+        lambda folder: [shutil.rmtree(folder), folder.write_text("a file")],
+    ],
+)
+def test_damaged_files_on_disk_are_made_again_with_a_warning(tmp_path, on_disk, damage):
+    whole = on_disk()
+    expected = np.array(whole.images), np.array(whole.masks)
+    folder = stored(tmp_path)
+    damage(folder)
+    with pytest.warns(UserWarning, match=f"{folder.name} are damaged or incomplete; they are made again"):
+        again = on_disk()
+    assert (again.images == expected[0]).all()
+    assert (again.masks == expected[1]).all()
+    assert again.records.equals(whole.records)
+
+
+@pytest.mark.parametrize("module", [np, cv2])
+def test_another_numpy_or_opencv_makes_the_images_anew(tmp_path, on_disk, monkeypatch, module):
+    on_disk()
+    monkeypatch.setattr(module, "__version__", "0.0.1")
+    on_disk()
+    assert len([path for path in (tmp_path / "cache" / "synthetic").iterdir() if path.is_dir()]) == 2
+
+
+def test_no_file_is_mapped_any_more_when_the_folder_gets_its_name(on_disk, monkeypatch):
+    """Windows would refuse the rename."""
+    mapped, replace = [], os.replace
+
+    def look(source, target):
+        with open("/proc/self/maps") as maps:
+            mapped.append([line for line in maps if str(source) in line])
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", look)
+    on_disk()
+    assert mapped == [[]]
+
+
+def test_waiting_for_another_run_is_said(tmp_path, on_disk, capsys):
+    on_disk()
+    folder = stored(tmp_path)
+    shutil.rmtree(folder)
+    held = folder.with_name(f"{folder.name}.lock").open("a")
+    fcntl.flock(held, fcntl.LOCK_EX)
+    threading.Timer(0.2, held.close).start()
+    on_disk(progress=True)
+    assert "another run is making these synthetic images; waiting" in capsys.readouterr().err
+
+
+def test_a_lock_that_cannot_be_made_names_the_folder_and_what_is_finished_needs_none(tmp_path, on_disk):
+    on_disk()
+    folder = stored(tmp_path)
+    lock = folder.with_name(f"{folder.name}.lock")
+    lock.unlink()
+    lock.mkdir()  # root may write everywhere, but not open a folder
+    assert len(on_disk()) >= 3
+    shutil.rmtree(folder)
+    with pytest.raises(StorageError, match=rf"^cannot write to {folder.parent} \("):
+        on_disk()

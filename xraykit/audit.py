@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from xraykit.datasets.base import SPLITS, XrayDataset
+from xraykit.datasets.base import NO_IMAGE, SPLITS, XrayDataset
 from xraykit.duplicates import NEAR_THRESHOLD, duplicate_counts, exact_duplicates, near_duplicates
 from xraykit.errors import DataError
 
@@ -94,6 +94,7 @@ class Audit:
 
     ``exact`` (with ``exact_counts``) and ``near`` are None for a label table without images. ``near`` also
     has ``image_id``, ``patient_id`` and ``split`` of both images as ``first_...`` and ``second_...``.
+    ``unreadable`` is what the data set lists as ``excluded``.
     """
 
     counts: pd.DataFrame
@@ -117,16 +118,22 @@ class Audit:
             ("images", total["images"], "fact"),
             ("patients", total["patients"], "fact"),
             ("largest number of images of one patient", self.images_per_patient.index.max(), "fact"),
-            ("unreadable files", len(self.unreadable), "note"),
+            *_excluded_rows(self.unreadable),
             ("classes absent from a split", (self.counts == 0).any().sum(), "problem"),
             ("patients in more than one split", len(self.patients_across_splits), "problem"),
         ]
         rows += [] if self.exact is None else _exact_rows(self.exact, self.counts.index)
-        rows += [] if self.near is None else _near_rows(self.near)
+        rows += [] if self.near is None else _near_rows(self.near, self.exact)
         return pd.DataFrame(
             [(check, int(n), verdict if n or verdict == "fact" else "ok") for check, n, verdict in rows],
             columns=["check", "value", "verdict"],
         )
+
+
+def _excluded_rows(excluded: pd.DataFrame) -> list[tuple[str, int, str]]:
+    no_image = int((excluded["reason"] == NO_IMAGE).sum())
+    rows = [("unreadable files", len(excluded) - no_image, "note")]
+    return [*rows, ("labels without an image", no_image, "note")] if no_image else rows
 
 
 def _exact_rows(exact: pd.DataFrame, splits: Sequence[str]) -> list[tuple[str, int, str]]:
@@ -140,8 +147,12 @@ def _exact_rows(exact: pd.DataFrame, splits: Sequence[str]) -> list[tuple[str, i
     ]
 
 
-def _near_rows(near: pd.DataFrame) -> list[tuple[str, int, str]]:
-    pairs = near[~near["identical"]]
+def _near_rows(near: pd.DataFrame, exact: pd.DataFrame | None) -> list[tuple[str, int, str]]:
+    """Counts without the pairs that `exact` groups. It may go by file, so a copy saved anew counts here."""
+    pairs = near
+    if exact is not None:
+        group = exact.set_index("image_id")["group"]
+        pairs = near[~near["first_image_id"].map(group).eq(near["second_image_id"].map(group))]
     across = int((pairs["first_split"] != pairs["second_split"]).sum())
     return [
         ("near-duplicate pairs inside a split", len(pairs) - across, "note"),

@@ -99,7 +99,9 @@ def fetch(
     archives: Annotated[
         int | None, typer.Option(help="NIH: the first N of the 12 image archives.", min=1, max=12)
     ] = None,
-    size: Annotated[int, typer.Option(help="MedMNIST sets: pixels, 28, 64, 128 or 224.")] = 224,
+    size: Annotated[
+        int | None, typer.Option(help="MedMNIST sets: pixels, 28, 64, 128 or 224 (default: 224).")
+    ] = None,
     data_dir: DataDir = None,
 ) -> None:
     """Download a data set; what is there is kept, and an interrupted download goes on."""

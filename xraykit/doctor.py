@@ -67,23 +67,54 @@ def check_data(data_dir: str | Path | None = None) -> Iterator[Finding]:
     from xraykit import datasets
 
     for name in datasets.names():
-        variable = f"XRAYKIT_{name.upper().replace('-', '_')}_DIR"
-        source = paths.dataset_source(name)
+        entry = datasets.info(name)
+        variable, source = entry.variable, paths.dataset_source(name)
         folder = source or paths.data_dir(data_dir) / name
-        if name.startswith("synthetic"):
+        if not entry.files:
             yield Finding("ok", name, "made by the package")
-        elif folder.is_dir() and any(folder.iterdir()):
+            continue
+        lacks = _lacks(name, folder) if folder.is_dir() else ""
+        if folder.is_dir() and not lacks:
             yield Finding("ok", name, str(folder))
         elif source:
-            text = f"{variable}={source} is {'empty' if source.is_dir() else 'no folder'}"
+            text = f"{variable}={source}: {lacks or 'no folder'}"
             yield Finding("problem", name, text, f"correct {variable} or unset it")
         elif name == "folder":
-            yield Finding(
-                "note", name, "none chosen", f"set {variable} to your own folder of images by class"
-            )
+            todo = f"set {variable} to your own folder of images by class"
+            yield Finding("note", name, lacks or "none chosen", todo)
         else:
             todo = f"xraykit data fetch {name}\nor set {variable} to an existing copy"
-            yield Finding("note", name, f"not at {folder} (optional)", todo)
+            yield Finding("note", name, f"not at {folder} (optional){lacks and f': {lacks}'}", todo)
+
+
+def _lacks(name: str, folder: Path) -> str:
+    """What the loader of `name` does not find in `folder`, and what is there; empty if nothing is missing."""
+    from xraykit.datasets.folder import list_files
+    from xraykit.datasets.kermany import find_root
+    from xraykit.datasets.medmnist_sets import SIZES, file_name
+    from xraykit.datasets.nih import list_images
+    from xraykit.datasets.nih_labels import find_table
+    from xraykit.datasets.registry import describe
+    from xraykit.errors import DataError, DataNotFoundError
+
+    if name == "kermany":
+        try:
+            find_root(folder)
+        except DataNotFoundError:
+            return f"no train|val|test/NORMAL|PNEUMONIA; {describe(folder)}"
+    elif name == "nih":
+        if find_table(folder, "Data_Entry_2017") is None:
+            return f"no Data_Entry_2017*.csv[.gz]; {describe(folder)}"
+        if list_images(folder)[0].empty:
+            return f"labels, but no image below images*/; {describe(folder)}"
+    elif name == "folder":
+        try:
+            list_files(folder)
+        except DataError as error:
+            return str(error)
+    elif not any((folder / file_name(name, size)).is_file() for size in SIZES):
+        return f"no {file_name(name, SIZES[-1])} or of a smaller size; {describe(folder)}"
+    return ""
 
 
 def check_weights() -> Finding:

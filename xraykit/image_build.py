@@ -8,9 +8,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,6 +21,7 @@ from tqdm import tqdm
 from xraykit.errors import BadImageError, DataError, StorageError
 from xraykit.image_files import decode, read_bytes
 from xraykit.images import Preprocess
+from xraykit.storage import guarded
 
 PIXELS, FILES, META = "images.u8", "files.jsonl", "meta.json"
 _CHUNK_BYTES = 2**23  # decoded pixels between two syncs, and held in memory
@@ -47,26 +47,12 @@ class Job:
         return self.preprocess.size**2
 
 
-@contextmanager
-def storage(folder: Path) -> Iterator[None]:
-    """Turn an OSError of writing below `folder` into a StorageError that says what to do."""
-    try:
-        yield
-    except StorageError:
-        raise
-    except OSError as error:
-        raise StorageError(
-            f"cannot write to {folder} ({error.strerror or error}); free some space or choose another "
-            "data folder (--data-dir or XRAYKIT_DATA_DIR). What was finished is kept for the next run"
-        ) from error
-
-
 def decode_all(job: Job) -> None:
     """Decode what ``job.partial`` does not hold yet, in order, appending after each chunk.
 
     Raises StorageError (not enough space, cannot write) and DataError (a file changed since it was hashed).
     """
-    with storage(job.partial):
+    with guarded(job.partial):
         job.partial.mkdir(exist_ok=True)
         done = _resume(job)
         _check_space(job, len(job.paths) - done)

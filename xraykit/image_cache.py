@@ -2,17 +2,16 @@
 
 A cache lives in ``<cache_dir>/images/<key>/``: ``images.u8`` (raw pixels), ``files.jsonl`` (one line for each
 input file, used or excluded) and ``meta.json``. The key hashes the files' contents, paths and order, the
-preprocessing and the decoders' versions, so a cache is never stale, and any of these folders may be deleted.
+preprocessing and the decoders' versions, and any of these folders may be deleted. A file is hashed again when
+its size, modification time or change time is another; `xraykit.file_hashes` says what that cannot notice.
 """
 
 import hashlib
 import json
 import os
 import shutil
-import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import islice
@@ -21,14 +20,14 @@ from pathlib import Path, PurePosixPath
 import cv2
 import numpy as np
 import pandas as pd
-from filelock import FileLock, Timeout
 
 from xraykit.errors import DataError
 from xraykit.file_hashes import file_hashes
-from xraykit.image_build import FILES, META, PIXELS, Job, decode_all, finish, storage
+from xraykit.image_build import FILES, META, PIXELS, Job, decode_all, finish
 from xraykit.images import Preprocess
+from xraykit.storage import guarded, locked
 
-DECODER = 1  # raise it when image_files.py or images.py changes what a file decodes to
+DECODER = 2  # raise it when image_files.py or images.py changes what a file decodes to
 _KEY_DIGITS = 32
 _CHUNK_LINES = 1024
 _USED = {"path": str, "sha256": str, "height": np.int64, "width": np.int64}
@@ -77,7 +76,7 @@ def build(
     _check_paths(root, paths)
     if workers < 1:
         raise DataError(f"workers is {workers}; at least 1 thread is needed")
-    with storage(store):
+    with guarded(store):
         store.mkdir(parents=True, exist_ok=True)
         root_key = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:_KEY_DIGITS]
         index = store / f"hashes-{root_key}.jsonl"
@@ -87,7 +86,8 @@ def build(
     if cached is not None:
         return cached
     job = Job(root, paths, hashes, preprocess, store / f"{key}.partial", workers, progress)
-    with storage(store), _locked(store / f"{key}.lock", progress):
+    waiting = "another run is decoding these images; waiting for it" if progress else ""
+    with guarded(store), locked(store / f"{key}.lock", waiting=waiting):
         return _load(store / key, preprocess.size) or _rebuild(job, store / key)
 
 
@@ -158,18 +158,3 @@ def _tables(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
                 rows = [record for record in chunk if record.keys() == types.keys()]
                 table.append(pd.DataFrame(rows, columns=list(types)).astype(types))
     return pd.concat(used, ignore_index=True), pd.concat(excluded, ignore_index=True)
-
-
-@contextmanager
-def _locked(path: Path, progress: bool) -> Iterator[None]:
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        if progress:
-            print("another run is decoding these images; waiting for it", file=sys.stderr)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()

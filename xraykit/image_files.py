@@ -18,6 +18,7 @@ MAX_PIXELS = 2**26  # 67 million; the largest flat-panel X-rays have about 18 mi
 MIN_SIDE = 16  # the smallest side that still holds the series' smallest baseline, raw 16x16 pixels
 MAX_BYTES = 4 * MAX_PIXELS
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF")
+_DICOM_META = 132  # bytes before the first element: the preamble and "DICM"
 _DRAFT_GAP = 2  # the reduced JPEG is at least this many times `target`, so that the resize still averages
 
 
@@ -31,7 +32,8 @@ def read_grey(path: str | Path, *, target: int | None = None) -> np.ndarray:
 
     DICOM: rescale slope and intercept (or modality LUT), then the first window (else VOI LUT), then
     MONOCHROME1 is inverted. Without a window 8-bit files keep their levels, and deeper ones are stretched
-    from their darkest to their brightest pixel (pixel padding apart).
+    from their darkest to their brightest pixel (pixel padding apart). Deflated files are refused, because
+    pydicom inflates them whole before anything says how large they are.
 
     Raises:
         BadImageError: not a readable single image with both sides >= MIN_SIDE and at most MAX_PIXELS pixels.
@@ -143,10 +145,13 @@ def _decode_dicom(data: bytes, name: str) -> tuple[np.ndarray, tuple[int, int]]:
     from pydicom import dcmread  # heavy, and most data sets have no DICOM
 
     try:
+        _refuse_deflated(data, name)
         header = dcmread(io.BytesIO(data), stop_before_pixels=True)
         height, width = int(header.Rows), int(header.Columns)
         frames = int(header.get("NumberOfFrames") or 1)
         kind = str(header.PhotometricInterpretation)
+    except BadImageError:
+        raise
     except Exception as error:  # as above, and pydicom parses values on access
         raise BadImageError(
             f"{name}: its DICOM header is damaged or has no image ({error}); export it again"
@@ -167,8 +172,28 @@ def _decode_dicom(data: bytes, name: str) -> tuple[np.ndarray, tuple[int, int]]:
             f"{name}: DICOM pixels ({getattr(syntax, 'name', 'no transfer syntax')}) cannot be decoded "
             f"({str(error).splitlines()[0]}); decompress it (gdcmconv --raw) or `pip install pylibjpeg[all]`"
         ) from error
+    if stored.shape != (height, width):
+        raise BadImageError(
+            f"{name}: DICOM pixels are {stored.shape} ({dataset.get('SamplesPerPixel')} samples a pixel), "
+            f"not ({height}, {width}) with 1; export it as grey PNG"
+        )
     grey = _scale_dicom(dataset, stored, name)
     return 255 - grey if kind == "MONOCHROME1" else grey, (height, width)
+
+
+def _refuse_deflated(data: bytes, name: str) -> None:
+    from pydicom.filereader import read_dataset
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    stream = io.BytesIO(data)
+    stream.seek(_DICOM_META)
+    # File meta (group 2) is never deflated; dcmread would inflate what follows before it returns.
+    meta = read_dataset(stream, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
+    if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+        raise BadImageError(
+            f"{name}: DICOM is deflated as a whole ({DeflatedExplicitVRLittleEndian}), so its size cannot be "
+            "checked before it is inflated; decompress it with dcmtk (dcmconv +te in.dcm out.dcm)"
+        )
 
 
 def _scale_dicom(dataset: Any, stored: np.ndarray, name: str) -> np.ndarray:

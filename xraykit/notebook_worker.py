@@ -163,7 +163,7 @@ def clean(nb: nbformat.NotebookNode) -> None:
 
 
 def write_page(notebook: Path, page: Path) -> None:
-    """Write `notebook` as one self-contained HTML file, with the committed figures that its text links to."""
+    """Write `notebook` as one HTML file with its figures in it; MathJax sets formulas, from the network."""
     from nbconvert import HTMLExporter
 
     nb = nbformat.read(notebook, as_version=4)

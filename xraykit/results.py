@@ -9,19 +9,18 @@ import io
 import json
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock, Timeout
 
 from xraykit import paths
-from xraykit.errors import DataError, StorageError
+from xraykit.errors import DataError
 from xraykit.intervals import Interval
 from xraykit.provenance import commit, versions
-from xraykit.storage import write_atomic
+from xraykit.storage import locked, write_atomic
 
 TASKS = ("data", "binary", "3-class", "multi-label", "anomaly", "episodes", "localisation")
 SETTINGS = ("inductive", "transductive")
@@ -226,24 +225,9 @@ class Run:
             line = pd.DataFrame([row]).to_csv(index=False, header=not old, lineterminator="\n")
             write_atomic(path, old + line.encode())
 
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
-        lock = FileLock(self.folder / ".ledger.lock", timeout=LOCK_SECONDS)
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-        except Timeout as error:
-            raise StorageError(
-                f"{self.folder} was held for {LOCK_SECONDS} s; end the other run or pass another --figures-dir"
-            ) from error
-        except OSError as error:
-            raise StorageError(
-                f"cannot write to {self.folder}: {error.strerror}; pass another --figures-dir"
-            ) from error
-        try:
-            yield
-        finally:
-            lock.release()
+    def _lock(self) -> AbstractContextManager[None]:
+        lock = self.folder / ".ledger.lock"
+        return locked(lock, timeout=LOCK_SECONDS, advice="pass another --figures-dir")
 
 
 def _natural(column: pd.Series) -> pd.Series:

@@ -70,13 +70,13 @@ def k_shot_draw(
         int64 (K*k,), grouped by class in the order of the codes: the first k are class 0, in random order.
 
     Raises:
-        DataError: labels that are not class codes, k < 1, or too few patients: names the classes that fall
-            short, the k wanted and the feasible k.
+        DataError: labels that are not class codes, k < 1, fewer `classes` than codes, or too few patients:
+            names the classes that fall short, the k wanted and the feasible k.
     """
     if k < 1:
         raise DataError(f"k = {k} images a class; k must be at least 1")
     label, patient = _single_labels(labels, patients)
-    names = list(classes or [f"class {c}" for c in range(label.max() + 1)])
+    names = _class_names(classes, label.max())
     options, holder = _visit(rng.permutation(len(label)), label, patient, k=k, n_classes=len(names))
     held = list(holder.values())
     for c in range(len(names)):
@@ -85,6 +85,18 @@ def k_shot_draw(
                 feasible = feasible_shots(labels, patients) if all(options) else 0
                 raise DataError(_too_few(blocked, options, names=names, k=k, feasible=feasible))
     return _collect(options, holder, rng)
+
+
+def _class_names(classes: Sequence[str] | None, last: int) -> list[str]:
+    """Names of the codes 0 to `last`; `classes` may name more, which then have no image."""
+    if classes is None:
+        return [f"class {c}" for c in range(last + 1)]
+    if len(classes) <= last:
+        raise DataError(
+            f"classes holds {len(classes)} names, but the labels hold codes up to {last}; name all "
+            f"{last + 1} classes in the order of their codes"
+        )
+    return list(classes)
 
 
 def _visit(

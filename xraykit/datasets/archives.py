@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from xraykit.datasets.download import check_space
 from xraykit.errors import DataError
-from xraykit.image_build import storage
+from xraykit.storage import guarded
 
 
 def extract(archive: Path, target: Path, *, progress: bool = True) -> Path:
@@ -32,7 +32,7 @@ def extract(archive: Path, target: Path, *, progress: bool = True) -> Path:
     if target.exists():
         raise DataError(f"{target} exists; move it away before {archive.name} is unpacked there")
     partial = target.with_name(f".{target.name}.partial")
-    with storage(target.parent):
+    with guarded(target.parent):
         needed = _inspect(archive)
         target.parent.mkdir(parents=True, exist_ok=True)
         check_space(target.parent, needed)
@@ -106,7 +106,10 @@ def _unpack(archive: Path, folder: Path) -> Iterator[None]:
                 opened.extract(item, folder)
                 yield
     else:
+        # Python before 3.11.4 has no filters. `_inspect` has refused links and climbing paths already;
+        # without attributes, no owner or mode is taken over from the archive either.
+        how = {"filter": "data"} if hasattr(tarfile, "data_filter") else {"set_attrs": False}
         with tarfile.open(archive, "r:*") as opened:
             for member in opened:
-                opened.extract(member, folder, filter="data")
+                opened.extract(member, folder, **how)
                 yield

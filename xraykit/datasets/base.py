@@ -9,6 +9,8 @@ from xraykit.errors import DataError
 
 SPLITS = ("train", "val", "test")
 TASKS = ("multiclass", "multilabel")
+# Reason in `XrayDataset.excluded` of a label without its image: the rule in a partial copy, and no bad file.
+NO_IMAGE = "no image file"
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class XrayDataset:
         boxes: finding boxes with columns ``image_id, finding, x, y, w, h`` in fractions of the image's
             width and height, or None.
         masks: uint16 array or memmap (N, H, W), bit k set where the finding ``classes[k]`` is, or None.
-        excluded: DataFrame ``path, reason`` of files that could not be used (empty when all could).
+        excluded: DataFrame ``path, reason`` of files that could not be used (empty when all could), and of
+            labels without a file (reason `NO_IMAGE`).
     """
 
     name: str
@@ -99,8 +102,8 @@ class XrayDataset:
         if self.task == "multilabel":
             findings = [c for c in self.classes if c != "No Finding"]
             positive, name = self.records[findings].to_numpy().any(axis=1), "abnormal"
-        elif "normal" in self.classes:
-            positive = (self.records["label"] != "normal").to_numpy()
+        elif "normal" in map(str.lower, self.classes):
+            positive = (self.records["label"].str.lower() != "normal").to_numpy()
             name = "pneumonia" if set(self.classes) == {"normal", "bacterial", "viral"} else "abnormal"
         else:
             raise DataError(

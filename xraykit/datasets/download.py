@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from xraykit.errors import DownloadError, StorageError
-from xraykit.image_build import storage
+from xraykit.storage import guarded
 
 if TYPE_CHECKING:
     import requests
@@ -67,7 +67,7 @@ def download_file(
 
     incoming = target.parent / ".incoming"
     part = incoming / f"{target.name}.part"
-    with storage(target.parent):
+    with guarded(target.parent):
         if target.is_file() and pooch.file_hash(str(target), alg="md5") == md5:
             return target
         incoming.mkdir(parents=True, exist_ok=True)
@@ -188,7 +188,7 @@ def from_kaggle(handle: str, target: Path, *, path: str | None = None, needed: i
     check_space(cache, 2 * needed)
     check_space(target.parent, needed)
     found = _kaggle_download(handle, path, cache=cache, manual=manual)
-    with storage(target.parent):
+    with guarded(target.parent):
         _adopt(found, target, owned=found.resolve().is_relative_to(cache.resolve()))
     return target
 

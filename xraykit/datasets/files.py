@@ -106,13 +106,9 @@ def from_table(
     from xraykit import image_cache
 
     if table.empty:
-        reasons = excluded["reason"].value_counts().head(3).to_dict()
-        raise DataError(
-            f"{info.name}: no image is left in {root}; left out: {reasons or 'nothing, it is empty'}"
-        )
-    cached = image_cache.build(
-        root, table["path"].tolist(), preprocess, cache_dir=cache_dir, progress=progress
-    )
+        raise DataError(f"{info.name}: no image is left in {root}; left out: {_reasons(excluded)}")
+    paths = table["path"].tolist()
+    cached = image_cache.build(root, paths, preprocess, cache_dir=cache_dir, progress=progress)
     records = _records(table, cached.files)
     if boxes is not None:
         boxes = boxes[boxes["image_id"].isin(records["image_id"])].reset_index(drop=True)
@@ -127,6 +123,11 @@ def from_table(
         boxes=boxes,
         excluded=pd.concat([excluded, cached.excluded[["path", "reason"]]], ignore_index=True),
     )
+
+
+def _reasons(excluded: pd.DataFrame) -> str:
+    """The three most frequent reasons with their counts."""
+    return str(excluded["reason"].value_counts().head(3).to_dict() or "nothing, it is empty")
 
 
 def _records(table: pd.DataFrame, files: pd.DataFrame) -> pd.DataFrame:

@@ -13,15 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock
 
 from xraykit.datasets.base import SPLITS, XrayDataset
 from xraykit.datasets.catalogue import CATALOGUE
 from xraykit.datasets.download import check_space
 from xraykit.datasets.registry import describe, missing_message
 from xraykit.errors import DataError, DataNotFoundError
-from xraykit.image_build import storage
 from xraykit.images import Preprocess
+from xraykit.storage import guarded, locked
 
 SIZES = (28, 64, 128, 224)
 _PNEUMONIA = ("normal", "pneumonia")
@@ -110,11 +109,12 @@ def _check_arrays(path: Path, size: int) -> int:
     return sum(found[f"{split}_images"][0][0] for split in SPLITS)
 
 
-def unpack(path: Path, preprocess: Preprocess, *, cache_dir: Path) -> np.ndarray:
+def unpack(path: Path, preprocess: Preprocess, *, cache_dir: Path, progress: bool = True) -> np.ndarray:
     """The images of an ``.npz``, train, val and test in this order, as a read-only uint8 memmap (N, H, W).
 
     Unpacked once into ``<cache_dir>/medmnist/``, in chunks, so that memory stays flat; keyed by the checksums
     inside the file and by the preprocessing. Written beside and renamed, so that a kill leaves nothing half.
+    A second call at the same time waits for the first, and with `progress` says so.
 
     Raises:
         DataError: the file is damaged or of another layout.
@@ -127,14 +127,15 @@ def unpack(path: Path, preprocess: Preprocess, *, cache_dir: Path) -> np.ndarray
         key = hashlib.sha256(f"{content} {preprocess.key()}".encode()).hexdigest()[:16]
         target = cache_dir / "medmnist" / f"{path.stem}-{key}.u8"
         shape = (n, size, size)
-        with storage(target.parent):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{target}.lock"):
-                if not target.is_file():
-                    check_space(target.parent, n * size * size)
-                    partial = target.with_suffix(".partial")
-                    _write(archive, partial, preprocess, path=path)
-                    partial.replace(target)
+        if target.is_file():  # before the lock, which a read-only folder does not give
+            return np.memmap(target, dtype=np.uint8, mode="r", shape=shape)
+        waiting = f"another run is unpacking {path.name}; waiting for it" if progress else ""
+        with guarded(target.parent), locked(Path(f"{target}.lock"), waiting=waiting):
+            if not target.is_file():
+                check_space(target.parent, n * size * size)
+                partial = target.with_suffix(".partial")
+                _write(archive, partial, preprocess, path=path)
+                partial.replace(target)
     return np.memmap(target, dtype=np.uint8, mode="r", shape=shape)
 
 
@@ -177,12 +178,11 @@ def load(
 ) -> XrayDataset:
     """``pneumoniamnist`` (normal, pneumonia) or ``chestmnist`` (14 findings, or normal and abnormal) in its
     official split, at one of the published sizes."""
-    del progress  # seconds at most, so no bar
     entry = CATALOGUE[name]
     path = find_file(name, root, preprocess.size)
     ds = XrayDataset(
         name=name,
-        images=unpack(path, preprocess, cache_dir=cache_dir),
+        images=unpack(path, preprocess, cache_dir=cache_dir, progress=progress),
         records=_records(name, path),
         classes=entry.classes,
         task=entry.task,

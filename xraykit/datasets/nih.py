@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from xraykit.datasets.base import XrayDataset
+from xraykit.datasets.base import NO_IMAGE, XrayDataset
 from xraykit.datasets.catalogue import CATALOGUE
 from xraykit.datasets.files import (
     SPLIT_FRACTIONS,
@@ -84,9 +84,7 @@ def _join(
 ) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
     """Labelled images that are there, sorted by image id, and ``(path, reason)`` of all others."""
     left_out = [(str(path), "no row in the label table") for path in _missing(files, labels, "path")]
-    left_out += [
-        (image, "in the label table, but no such file") for image in _missing(labels, files, "image_id")
-    ]
+    left_out += [(image, NO_IMAGE) for image in _missing(labels, files, "image_id")]
     table = labels.assign(split=split).merge(files, on="image_id", how="inner").sort_values("image_id")
     if table.empty:
         first = files["image_id"].iloc[0] if len(files) else f"no image below images*/: {describe(root)}"

@@ -60,15 +60,7 @@ def read_labels(path: str | Path) -> pd.DataFrame:
     if table is None or not table.is_file():
         where = describe(path) if path.is_dir() else f"{path}: no such file"
         raise DataNotFoundError(missing_message("nih", f"{path} for Data_Entry_2017*.csv[.gz]: {where}"))
-    raw = read_csv(table)
-    columns = {old: new for old, new in _COLUMNS.items() if old in raw.columns}
-    missing = sorted(set(_COLUMNS.values()) - set(columns.values()))
-    if missing:
-        wanted = [" or ".join(old for old, new in _COLUMNS.items() if new == name) for name in missing]
-        raise DataError(
-            f"{table}: no column {', '.join(wanted)}; it has {list(raw.columns)}; download it again"
-        )
-    raw = raw[list(columns)].rename(columns=columns)
+    raw = _named_columns(read_csv(table), table)
     _check_unique(raw["image_id"], table)
     age, notes = _ages(raw["age"], table)
     frame = pd.DataFrame(
@@ -84,6 +76,18 @@ def read_labels(path: str | Path) -> pd.DataFrame:
     frame[list(CLASSES)] = _indicators(raw["findings"], table)
     frame.attrs["notes"] = notes
     return frame
+
+
+def _named_columns(raw: pd.DataFrame, table: Path) -> pd.DataFrame:
+    """The columns that are used, under our names."""
+    columns = {old: new for old, new in _COLUMNS.items() if old in raw.columns}
+    missing = sorted(set(_COLUMNS.values()) - set(columns.values()))
+    if missing:
+        wanted = [" or ".join(old for old, new in _COLUMNS.items() if new == name) for name in missing]
+        raise DataError(
+            f"{table}: no column {', '.join(wanted)}; it has {list(raw.columns)}; download it again"
+        )
+    return raw[list(columns)].rename(columns=columns)
 
 
 def _check_unique(ids: pd.Series, table: Path) -> None:

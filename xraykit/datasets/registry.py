@@ -73,7 +73,7 @@ def _nearest(path: Path) -> str:
 def load(
     name: str,
     *,
-    size: int = DEFAULT_SIZE,
+    size: int | None = None,
     labels: str | None = None,
     preprocess: "Preprocess | None" = None,
     data_dir: str | Path | None = None,
@@ -85,17 +85,18 @@ def load(
 
     Args:
         name: one of `names()`.
-        size: side of the square images in pixels.
+        size: side of the square images in pixels; None is that of `preprocess`, or 224 without it.
         labels: one of ``info(name).labels``; None is the first of them.
-        preprocess: how images are resized and enhanced; its own `size` then counts.
+        preprocess: how images are resized and enhanced.
         data_dir: root of downloads and caches; default ``XRAYKIT_DATA_DIR``, else ``<project>/data``.
         source: existing copy in its published layout; else ``XRAYKIT_<NAME>_DIR``, else
-        ``<data_dir>/<name>``.
+            ``<data_dir>/<name>``. A set that the package makes has none.
         progress: show progress bars.
         **options: options of this set alone, such as ``split_seed`` of ``nih``.
 
     Raises:
-        DataError: unknown name, labels, size or option; data that cannot be used.
+        DataError: unknown name, labels or option, arguments that contradict each other or that this set would
+            ignore, data that cannot be used.
         DataNotFoundError: the data set is not there; the message says how to get it.
     """
     entry = info(name)
@@ -104,10 +105,9 @@ def load(
     loader = import_module(f"xraykit.datasets.{entry.module}").load
     _check_options(name, loader, options)
     if not entry.files:
-        ds = _enhance(
-            loader(name, size=preprocess.size, data_dir=data_dir, progress=progress, **options), preprocess
-        )
-        return ds.binary() if labels == "binary" else ds
+        _check_no_source(name, source)
+        ds = loader(name, size=preprocess.size, data_dir=data_dir, progress=progress, **options)
+        return _finish(ds, labels, preprocess)
     return loader(
         name,
         root=locate(name, data_dir=data_dir, source=source),
@@ -125,12 +125,20 @@ def _check_labels(entry: DatasetInfo, labels: str | None) -> str:
     return labels or entry.labels[0]
 
 
-def _check_size(size: int, preprocess: "Preprocess | None") -> "Preprocess":
+def _check_no_source(name: str, source: str | Path | None) -> None:
+    if source:
+        raise DataError(
+            f"{name} is made by the package, so source={str(source)!r} would be ignored; leave `source` "
+            "out, or choose a data set that is read from files"
+        )
+
+
+def _check_size(size: int | None, preprocess: "Preprocess | None") -> "Preprocess":
     from xraykit.images import Preprocess
 
     if preprocess is None:
-        return Preprocess(size=size)
-    if size not in (DEFAULT_SIZE, preprocess.size):
+        return Preprocess(size=DEFAULT_SIZE if size is None else size)
+    if size not in (None, preprocess.size):
         raise DataError(
             f"size={size} but preprocess.size={preprocess.size}; leave `size` out, or make them equal"
         )
@@ -144,8 +152,8 @@ def _check_options(name: str, loader: Any, options: dict[str, Any]) -> None:
         raise DataError(f"{name} has no option {unknown[0]!r}; it has {', '.join(known) or 'none'}")
 
 
-def _enhance(ds: XrayDataset, preprocess: "Preprocess") -> XrayDataset:
-    """Apply CLAHE and brightness to a set that is made, not read, so that every name takes `preprocess`."""
-    if preprocess.clahe_clip is None and preprocess.brightness == 0:
-        return ds
-    return replace(ds, images=np.stack([preprocess.apply(image) for image in ds.images]))
+def _finish(ds: XrayDataset, labels: str, preprocess: "Preprocess") -> XrayDataset:
+    """Give a set that is made, not read, what loaders of files do: CLAHE, brightness and binary labels."""
+    if preprocess.clahe_clip is not None or preprocess.brightness != 0:
+        ds = replace(ds, images=np.stack([preprocess.apply(image) for image in ds.images]))
+    return ds.binary() if labels == "binary" else ds

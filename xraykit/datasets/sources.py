@@ -1,13 +1,9 @@
 """`fetch`: download a data set into ``<data_dir>/<name>``, in the layout its loader reads."""
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
-
-from filelock import FileLock, Timeout
 
 from xraykit import paths
 from xraykit.datasets.archives import extract
@@ -15,12 +11,13 @@ from xraykit.datasets.catalogue import DatasetInfo
 from xraykit.datasets.download import check_space, download_file, from_kaggle
 from xraykit.datasets.registry import describe, info
 from xraykit.errors import DataError, DataNotFoundError
-from xraykit.image_build import storage
+from xraykit.storage import locked
 
 KERMANY_HANDLE = "paultimothymooney/chest-xray-pneumonia"
 NIH_HANDLE = "nih-chest-xrays/data"
 NIH_TABLES = ("Data_Entry_2017.csv", "BBox_List_2017.csv", "train_val_list.txt", "test_list.txt")
 _TABLES_BYTES = 16_000_000
+MEDMNIST_SIZE = 224
 BOX = "https://nihcc.box.com/shared/static/"
 
 
@@ -61,7 +58,7 @@ def fetch(
     data_dir: str | Path | None = None,
     labels_only: bool = False,
     archives: int | None = None,
-    size: int = 224,
+    size: int | None = None,
     progress: bool = True,
 ) -> Path:
     """Download data set `name` and return its folder, ``<data_dir>/<name>``. What is there already is kept,
@@ -70,50 +67,47 @@ def fetch(
     Args:
         labels_only: of `nih`, only the tables and the official lists (about 10 MB).
         archives: of `nih`, only the first 1 to 12 image archives (the first: 4,999 images, 2 GB).
-        size: of the MedMNIST sets, pixels: 28, 64, 128 or 224.
+        size: of the MedMNIST sets, pixels: 28, 64, 128 or 224 (None is 224).
 
     Raises:
-        DataError: unknown name, a set that is not downloaded, or an option of another set.
+        DataError: unknown name, a set that is not downloaded, an option of another set, options that
+            contradict each other.
         DownloadError: the download failed; the message lists the manual steps.
         StorageError: not enough free space, or the folder cannot be written.
     """
     entry = info(name)
     if not entry.fetchable:
         raise DataError(f"{name} is not downloaded: {entry.how_to_get}")
-    if name != "nih" and (labels_only or archives is not None):
-        raise DataError(f"{name} has no separate labels or archives; only nih does. Leave the option out")
-    if archives is not None and not 1 <= archives <= len(NIH_ARCHIVES):
-        raise DataError(f"archives is {archives}; nih has archives 1 to {len(NIH_ARCHIVES)}")
+    _check_options(entry, labels_only=labels_only, archives=archives, size=size)
+    n_archives = 0 if labels_only else archives or len(NIH_ARCHIVES)
+    pixels = MEDMNIST_SIZE if size is None else size
     target = paths.data_dir(data_dir) / name
     steps: dict[str, Callable[[], None]] = {
         "kermany": partial(_kermany, entry, target, progress=progress),
-        "nih": partial(
-            _nih,
-            entry,
-            target,
-            n_archives=0 if labels_only else archives or len(NIH_ARCHIVES),
-            progress=progress,
-        ),
+        "nih": partial(_nih, entry, target, n_archives=n_archives, progress=progress),
     }
-    with _locked(target):
-        steps.get(name, partial(_medmnist, entry, target, size=size, progress=progress))()
+    lock = target.parent / f".{name}.lock"
+    with locked(lock, waiting=f"waiting for another run that fetches {name}"):
+        steps.get(name, partial(_medmnist, entry, target, size=pixels, progress=progress))()
     return target
 
 
-@contextmanager
-def _locked(target: Path) -> Iterator[None]:
-    lock = FileLock(target.parent / f".{target.name}.lock")
-    with storage(target.parent):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            print(f"waiting for another run that fetches {target.name}", file=sys.stderr)
-            lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+def _check_options(entry: DatasetInfo, *, labels_only: bool, archives: int | None, size: int | None) -> None:
+    name = entry.name
+    if name != "nih" and (labels_only or archives is not None):
+        option = "labels_only" if labels_only else f"archives={archives}"
+        raise DataError(f"{name} has no separate labels or archives; only nih does. Leave {option} out")
+    if labels_only and archives is not None:
+        raise DataError(
+            f"labels_only fetches no archive, so archives={archives} would be ignored; leave one of them out"
+        )
+    if archives is not None and not 1 <= archives <= len(NIH_ARCHIVES):
+        raise DataError(f"archives is {archives}; nih has archives 1 to {len(NIH_ARCHIVES)}")
+    if size is not None and entry.module != "medmnist_sets":
+        raise DataError(
+            f"{name} is published at one size, so size={size} would be ignored; only the MedMNIST sets have "
+            "several. Leave size out here, and give it to `load`"
+        )
 
 
 def _kermany(entry: DatasetInfo, target: Path, *, progress: bool) -> None:

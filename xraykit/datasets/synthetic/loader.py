@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import math
 import os
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,7 +13,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
-from filelock import FileLock
 from tqdm import tqdm
 
 from xraykit import paths
@@ -19,12 +20,15 @@ from xraykit.datasets.base import SPLITS, XrayDataset
 from xraykit.datasets.synthetic.patients import CLASSES, PATIENT_RANGES, person
 from xraykit.datasets.synthetic.rendering import Options, render_image
 from xraykit.errors import DataError, StorageError
+from xraykit.storage import locked
 
 SPLIT_SIZES = {"train": 600, "val": 150, "test": 300}
 """Patients a split by default; each has one to six images, two on average."""
 MEMORY_BYTES = 1 << 30
 """Data sets larger than this are made once into a memory-mapped folder under the data directory."""
 GENERATOR_VERSION = 1
+_IMAGES, _MASKS, _META = "images.u8", "masks.u16", "meta.json"
+_RECORDS, _BOXES = "records.parquet", "boxes.parquet"
 _LICENCE = "MIT (made by xraykit; no patient is shown)"
 _CITATION = "xraykit synthetic chest radiographs"
 
@@ -111,15 +115,17 @@ def _split_sizes(n_patients: int | None, split_sizes: Mapping[str, int] | None) 
             raise DataError(f"n_patients is {n_patients}; at least 3 are needed, one for each of {SPLITS}")
         whole = sum(SPLIT_SIZES.values())
         val, test = (max(1, round(n_patients * SPLIT_SIZES[s] / whole)) for s in ("val", "test"))
-        return {"train": n_patients - val - test, "val": val, "test": test}
-    sizes = dict(SPLIT_SIZES if split_sizes is None else split_sizes)
+        sizes = {"train": n_patients - val - test, "val": val, "test": test}
+    else:
+        sizes = dict(SPLIT_SIZES if split_sizes is None else split_sizes)
     for split, count in sizes.items():
         if split not in SPLITS:
             raise DataError(f"split_sizes names {split!r}; the splits are {SPLITS}")
         if not 0 <= count <= len(PATIENT_RANGES[split]):
-            raise DataError(
-                f"split_sizes[{split!r}] is {count}; use 0..{len(PATIENT_RANGES[split])} patients"
+            given = (
+                f"split_sizes[{split!r}]" if split_sizes is not None else f"n_patients {n_patients}: {split}"
             )
+            raise DataError(f"{given} is {count}; use 0..{len(PATIENT_RANGES[split])} patients")
     if not any(sizes.values()):
         raise DataError(f"split_sizes {sizes} leaves no patient; give at least one split a positive number")
     return sizes
@@ -159,46 +165,73 @@ def _boxes(masks: np.ndarray, classes: tuple[str, ...], image_id: str) -> Iterat
 
 
 def _on_disk(parts, n_images: int, root: Path, progress: bool):
-    """As `_fill`, into a folder that is made once, under a lock, and appears complete or not at all."""
-    key = hashlib.sha256(
-        json.dumps(
-            [GENERATOR_VERSION, [(s, len(numbers), asdict(o)) for s, numbers, o in parts]], sort_keys=True
-        ).encode()
-    ).hexdigest()[:20]
+    """As `_fill`, into a folder that is made once, under a lock, and appears complete or not at all.
+
+    A folder whose files do not have their sizes any more is made again, with a warning.
+    """
+    versions = [GENERATOR_VERSION, np.__version__, cv2.__version__]
+    content = [(s, len(numbers), asdict(o)) for s, numbers, o in parts]
+    key = hashlib.sha256(json.dumps([*versions, content], sort_keys=True).encode()).hexdigest()[:20]
     folder, size = root / "cache" / "synthetic" / key, parts[0][2].size
+    shape = (n_images, size, size)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(str(folder) + ".lock"):
-            if not folder.is_dir():
-                _write(folder, parts, n_images, size, progress)
+        if not _complete(folder, shape):  # before the lock, which a read-only folder does not give
+            _make(folder, parts, shape, progress)
+    except StorageError:
+        raise
     except OSError as error:
         raise StorageError(
             f"cannot keep the synthetic images in {folder}: {error}; choose another data_dir"
         ) from error
-    shape = (n_images, size, size)
-    images = np.memmap(folder / "images.u8", np.uint8, "r", shape=shape)
-    masks = np.memmap(folder / "masks.u16", np.uint16, "r", shape=shape)
-    return (
-        images,
-        masks,
-        pd.read_parquet(folder / "records.parquet"),
-        pd.read_parquet(folder / "boxes.parquet"),
-    )
+    images = np.memmap(folder / _IMAGES, np.uint8, "r", shape=shape)
+    masks = np.memmap(folder / _MASKS, np.uint16, "r", shape=shape)
+    return images, masks, pd.read_parquet(folder / _RECORDS), pd.read_parquet(folder / _BOXES)
 
 
-def _write(folder: Path, parts, n_images: int, size: int, progress: bool) -> None:
-    needed, free = n_images * size * size * 3, shutil.disk_usage(folder.parent).free
+def _complete(folder: Path, shape: tuple[int, int, int]) -> bool:
+    """Whether every file in `folder` has the size in its meta.json, and the arrays that of `shape`."""
+    try:
+        meta = json.loads((folder / _META).read_text(encoding="utf-8"))
+        sizes = _sizes(folder)
+    except (OSError, ValueError):
+        return False
+    n = math.prod(shape)
+    return meta == {"shape": list(shape), "bytes": sizes} and (sizes[_IMAGES], sizes[_MASKS]) == (n, 2 * n)
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    return {name: (folder / name).stat().st_size for name in (_IMAGES, _MASKS, _RECORDS, _BOXES)}
+
+
+def _make(folder: Path, parts, shape: tuple[int, int, int], progress: bool) -> None:
+    waiting = "another run is making these synthetic images; waiting for it" if progress else ""
+    with locked(folder.with_name(f"{folder.name}.lock"), waiting=waiting):
+        if _complete(folder, shape):
+            return
+        if folder.exists():
+            warnings.warn(
+                f"the synthetic images in {folder} are damaged or incomplete; they are made again",
+                stacklevel=4,
+            )
+            shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
+        _write(folder, parts, shape, progress)
+
+
+def _write(folder: Path, parts, shape: tuple[int, int, int], progress: bool) -> None:
+    needed, free = math.prod(shape) * 3, shutil.disk_usage(folder.parent).free
     if free < needed * 1.05:
         raise OSError(f"{needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free")
     draft = folder.with_name(folder.name + ".partial")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir()
-    shape = (n_images, size, size)
-    images = np.memmap(draft / "images.u8", np.uint8, "w+", shape=shape)
-    masks = np.memmap(draft / "masks.u16", np.uint16, "w+", shape=shape)
+    images = np.memmap(draft / _IMAGES, np.uint8, "w+", shape=shape)
+    masks = np.memmap(draft / _MASKS, np.uint16, "w+", shape=shape)
     records, boxes = _fill(parts, images, masks, progress)
     images.flush()
     masks.flush()
-    records.to_parquet(draft / "records.parquet")
-    boxes.to_parquet(draft / "boxes.parquet")
+    del images, masks  # Windows renames no folder with a mapped file in it
+    records.to_parquet(draft / _RECORDS)
+    boxes.to_parquet(draft / _BOXES)
+    meta = {"shape": list(shape), "bytes": _sizes(draft)}
+    (draft / _META).write_text(json.dumps(meta), encoding="utf-8")
     os.replace(draft, folder)
