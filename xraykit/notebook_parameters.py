@@ -144,10 +144,28 @@ def unread(names: Iterable[str], sources: Sequence[str], name: str = "notebook")
     return sorted(waiting + missed)
 
 
+class _OwnNames(ast.NodeTransformer):
+    """Renames what a comprehension binds: from Python 3.12 on its names count to the scope around it."""
+
+    def _visit(self, node: ast.AST) -> ast.AST:
+        self.generic_visit(node)
+        first = node.generators[0]
+        outer, first.iter = first.iter, ast.Constant(None)  # evaluated outside
+        targets = [n for g in node.generators for n in ast.walk(g.target) if isinstance(n, ast.Name)]
+        own = {n.id: f"_{n.id}_of_comprehension" for n in targets}
+        for inner in ast.walk(node):
+            if isinstance(inner, ast.Name):
+                inner.id = own.get(inner.id, inner.id)
+        first.iter = outer
+        return node
+
+    visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = _visit
+
+
 def _globals(source: str, name: str) -> tuple[set[str], set[str]]:
     """Global names that `source` reads, and those it assigns at its top level."""
-    tree = _parse(source, name)
-    top = symtable.symtable(source, name, "exec")
+    tree = _OwnNames().visit(_parse(source, name))
+    top = symtable.symtable(ast.unparse(tree), name, "exec")
     # seed += 1 reads seed, but the symbol table only calls it assigned
     reads = {n.target.id for n in ast.walk(tree) if isinstance(n, ast.AugAssign) and hasattr(n.target, "id")}
     tables = [top]
