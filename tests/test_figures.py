@@ -66,6 +66,14 @@ def test_each_number_in_the_readme_is_a_row_of_a_ledger():
         assert rows["text"].tolist() == [shown], (dataset, method, metric)
 
 
+def test_the_readme_is_filled_in_and_its_links_exist():
+    text = (paths.project_root() / "README.md").read_text()
+    assert not re.findall(r"@[A-Z]+@", text)
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if not link.startswith("http")]
+    assert len(links) >= 5
+    assert [link for link in links if not (paths.project_root() / link).exists()] == []
+
+
 def ledger(folder: Path, value: float, **changes: str) -> Path:
     run = results.Run(notebook="01", dataset="d", profile="quick", seed=0, figures_dir=folder)
     about = {"task": "binary", "method": "m", "metric": "auroc", **changes}
