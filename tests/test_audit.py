@@ -205,6 +205,8 @@ def test_audit_names_the_near_pairs() -> None:
     assert (pair["first_split"], pair["second_split"], pair["identical"]) == ("train", "test", False)
     values = result.summary().set_index("check")["value"]
     assert values["near-duplicate pairs across splits"] == 1
+    verdicts = result.summary().set_index("check")["verdict"]
+    assert verdicts["near-duplicate pairs across splits"] == "look"  # alike, not the same picture
     assert audit(make(images, split="TTVE", patients="abcd", labels="nbnb"), near_threshold=None).near is None
 
 

@@ -110,8 +110,8 @@ class Audit:
     def summary(self) -> pd.DataFrame:
         """One row a check: ``check``, ``value`` (a count), ``verdict``.
 
-        Verdicts: ``fact`` (nothing to judge), ``ok`` (none found), ``note`` (harmless if known), ``problem``
-        (a score measured on these splits would be wrong).
+        Verdicts: ``fact`` (nothing to judge), ``ok`` (none found), ``note`` (harmless if known), ``look`` (a
+        suspicion that only eyes can settle), ``problem`` (a score measured on these splits would be wrong).
         """
         total = self.images_and_patients.loc["all"]
         rows = [
@@ -153,10 +153,14 @@ def _near_rows(near: pd.DataFrame, exact: pd.DataFrame | None) -> list[tuple[str
     if exact is not None:
         group = exact.set_index("image_id")["group"]
         pairs = near[~near["first_image_id"].map(group).eq(near["second_image_id"].map(group))]
-    across = int((pairs["first_split"] != pairs["second_split"]).sum())
+    across = pairs[pairs["first_split"] != pairs["second_split"]]
     return [
-        ("near-duplicate pairs inside a split", len(pairs) - across, "note"),
-        ("near-duplicate pairs across splits", across, "problem"),
+        ("near-duplicate pairs inside a split", len(pairs) - len(across), "note"),
+        (
+            "near-duplicate pairs across splits",
+            len(across),
+            "problem" if across["identical"].any() else "look",
+        ),
     ]
 
 
