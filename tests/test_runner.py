@@ -153,6 +153,8 @@ def _gone(pid: int, seconds: float = 15) -> bool:
 def test_ending_the_runner_ends_its_kernels(number: signal.Signals, tmp_path: Path) -> None:
     toys.write(tmp_path, "01_sleeps", "print('before')", SLEEPS)
     code = (
+        "import signal\n"  # a test run started in the background inherits that Ctrl-C is ignored
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from xraykit import runner\n"
         f"runner.run(runner.plan(notebooks_dir={str(tmp_path)!r}), output_dir={str(tmp_path / 'runs')!r})"
     )
