@@ -16,7 +16,7 @@ SIZES: dict[str, dict[str, dict[str, object]]] = {
         "full": {"image_size": 224, "n_patients": 4000, "n_boot": 2000, "n_draws": 10},
     },
     "02": {
-        "quick": {"image_size": 64, "n_patients": 900, "n_boot": 300, "n_folds": 3, "n_draws": 3},
+        "quick": {"image_size": 64, "n_patients": 800, "n_boot": 300, "n_folds": 3, "n_draws": 3},
         "full": {"image_size": 224, "n_patients": 4000, "n_boot": 2000, "n_folds": 5, "n_draws": 10},
     },
 }
