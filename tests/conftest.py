@@ -15,7 +15,7 @@ import pytest
 from hypothesis import settings
 
 from xraykit.notebook_process import THREAD_VARIABLES
-from xraykit.runner import cores
+from xraykit.threads import cores
 
 OFFLINE = Path(__file__).parent / "offline"
 

@@ -11,6 +11,7 @@ from xraykit.balance import (
     oversample,
     pos_weight,
     sample_weights,
+    smote,
     undersample,
     ways,
     weighted_sample,
@@ -162,3 +163,79 @@ def test_ways_of_class_codes_and_of_findings() -> None:
     many = ways(MULTILABEL, rng=rng())
     assert list(many) == ["none", "pos_weight", "weighted sampler"]
     assert many["pos_weight"](MULTILABEL)[1]["pos_weight"].tolist() == pytest.approx([2 / 6, 7])
+
+
+def cloud(counts: list[int], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Features (N, 3) float32 and codes: so many images of each class."""
+    labels = np.repeat(np.arange(len(counts)), counts)
+    return rng(seed).normal(size=(len(labels), 3)).astype(np.float32) + 10 * labels[:, None], labels
+
+
+@given(st.lists(st.integers(4, 12), min_size=2, max_size=3), st.integers(0, 20), st.integers(1, 3))
+def test_smote_rows_lie_between_an_image_and_a_near_one_of_its_class(counts, seed: int, k: int) -> None:
+    features, labels = cloud(counts, seed)
+    given_ = features.copy()
+    more, codes = smote(features, labels, split="train", rng=rng(seed), k_neighbors=k)
+    assert np.bincount(codes).tolist() == [max(counts)] * len(counts)
+    np.testing.assert_array_equal(features, given_)
+    np.testing.assert_array_equal(more[: len(labels)], features)
+    np.testing.assert_array_equal(codes[: len(labels)], labels)
+    for row, code in zip(more[len(labels) :], codes[len(labels) :], strict=True):
+        assert between_neighbours(row, features[labels == code].astype(float), k)
+
+
+def between_neighbours(row: np.ndarray, own: np.ndarray, k: int) -> bool:
+    """Whether `row` lies on the segment from some row of `own` to one of its k nearest, in plain NumPy."""
+    for start in own:
+        far = np.linalg.norm(own - start, axis=1)
+        for end in own[np.argsort(far)[1 : k + 1]]:
+            share = (row - start) @ (end - start) / ((end - start) @ (end - start))
+            if -1e-4 <= share <= 1 + 1e-4 and np.abs(start + share * (end - start) - row).max() < 1e-4:
+                return True
+    return False
+
+
+def test_smote_of_two_images_lies_on_their_line_and_depends_on_the_seed() -> None:
+    features = np.array([[0, 0], [0, 1], [0, 2], [0, 3], [0, 4], [0, 5], [10, 0], [14, 2]], np.float32)
+    labels = np.array([0] * 6 + [1] * 2)
+    more, codes = smote(features, labels, split="train", rng=rng(), k_neighbors=1)
+    assert more.dtype == np.float32
+    assert codes.tolist() == [0] * 6 + [1] * 6
+    new = more[8:]
+    assert ((new[:, 0] >= 10) & (new[:, 0] <= 14)).all()
+    np.testing.assert_allclose(new[:, 1], (new[:, 0] - 10) / 2, atol=1e-5)
+    assert len(np.unique(new, axis=0)) == 4
+    np.testing.assert_array_equal(smote(features, labels, split="train", rng=rng(), k_neighbors=1)[0], more)
+    assert (smote(features, labels, split="train", rng=rng(1), k_neighbors=1)[0] != more).any()
+
+
+def test_smote_of_equal_classes_adds_nothing() -> None:
+    features, labels = cloud([8, 8])
+    more, codes = smote(features, labels, split="train", rng=rng())
+    np.testing.assert_array_equal(more, features)
+    np.testing.assert_array_equal(codes, labels)
+
+
+@pytest.mark.parametrize(
+    ("labels", "split", "k", "message"),
+    [
+        ([0] * 9 + [1] * 3, "test", 2, "refusing to balance split 'test'"),
+        ([0] * 9 + [1] * 3, "train", 5, "k_neighbors = 5 with 3 images in the smallest class; choose 1 to 2"),
+        ([0] * 9 + [1] * 3, "train", 0, "k_neighbors = 0 .*choose 1 to 2"),
+        ([0] * 11 + [1], "train", 1, "with 1 images .*use oversample"),
+        ([0] * 12, "train", 1, "all 12 images are of one class"),
+        ([0] * 6 + [2] * 6, "train", 1, r"classes \[1\] have no training image"),
+        ([0, 1], "train", 1, r"features of shape \(12, 3\) with 2 labels"),
+        ([[0, 1]] * 12, "train", 1, "multilabel"),
+    ],
+)
+def test_smote_refuses_what_has_no_neighbours(labels: list, split: str, k: int, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        smote(cloud([9, 3])[0], np.array(labels), split=split, rng=rng(), k_neighbors=k)
+
+
+def test_smote_refuses_nan() -> None:
+    features, labels = cloud([9, 3])
+    features[4, 1] = np.nan
+    with pytest.raises(DataError, match="must be finite numbers"):
+        smote(features, labels, split="train", rng=rng(), k_neighbors=2)

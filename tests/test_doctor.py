@@ -1,6 +1,7 @@
 """xraykit doctor: each check finds what is wrong and says what to do."""
 
 import ast
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -11,6 +12,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from typer.testing import CliRunner
 
+import xraykit
 from xraykit import cli, doctor, paths
 from xraykit import doctor_machine as machine
 from xraykit.doctor import Finding
@@ -165,11 +167,46 @@ def test_a_folder_that_holds_something_else(
 
 def test_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XRAYKIT_WEIGHTS_DIR", raising=False)
-    assert doctor.check_weights().status == "ok"
+    monkeypatch.setenv("XRAYKIT_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    put(tmp_path / "torch" / "hub" / "checkpoints" / "resnet18-f37072fd.pth")
+    found = list(doctor.check_weights())
+    assert one(found, "phantom").status == "ok"
+    assert re.fullmatch(r"\d+ features of \d+ pixels, weights [0-9a-f]{8}", one(found, "phantom").text)
+    weights = one(found, "weights")
+    assert (weights.status, weights.text.split(": ")[0]) == ("ok", str(tmp_path / "data" / "weights"))
+    assert "no files (optional; XRAYKIT_WEIGHTS_DIR" in weights.text
+    assert one(found, "imagenet").text.startswith(f"1 of torchvision's files in {tmp_path / 'torch'}")
     monkeypatch.setenv("XRAYKIT_WEIGHTS_DIR", str(tmp_path))
-    assert doctor.check_weights().text == str(tmp_path)
+    put(tmp_path / "mine.safetensors")
+    put(tmp_path / "notes.txt")
+    assert one(doctor.check_weights(), "weights").text == f"{tmp_path}: mine.safetensors"
     monkeypatch.setenv("XRAYKIT_WEIGHTS_DIR", str(tmp_path / "none"))
-    assert doctor.check_weights().status == "problem"
+    weights = one(doctor.check_weights(), "weights")
+    assert (weights.status, weights.todo) == ("problem", "correct it or unset it")
+
+
+def test_a_packaged_phantom_that_is_missing_or_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from xraykit.backbones import own
+
+    monkeypatch.setattr(own, "PHANTOM", tmp_path / "phantom.safetensors")
+    for text in ("is missing, the installation is not complete", "is no complete safetensors file"):
+        found = one(doctor.check_weights(), "phantom")
+        assert (found.status, found.todo) == ("problem", "install xraykit again: pip install -e .")
+        assert text in found.text
+        (tmp_path / "phantom.safetensors").write_bytes(b"cut off")
+
+
+def test_torch_and_torchvision_that_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "xraykit.backbones", raising=False)
+    monkeypatch.delattr(xraykit, "backbones", raising=False)
+    monkeypatch.setitem(sys.modules, "xraykit.backbones", None)
+    found = list(doctor.check_weights())
+    assert [f.status for f in found] == ["problem"]
+    assert "torch or torchvision cannot be imported" in found[0].text
+    assert "pytorch.org/get-started" in found[0].todo
 
 
 def test_no_notebooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,25 +45,40 @@ def test_test_scores_have_intervals_and_a_line_in_the_log(folder: Path):
         assert len(log.read_text().splitlines()) > scored["task"].nunique()
 
 
-def test_each_number_in_the_readme_is_a_row_of_a_ledger():
+def only_text(dataset: str, **wanted: str | list[str]) -> str:
+    """The value as it is shown of the one row of a ledger whose columns have the `wanted` values."""
+    rows = results.numbers(FIGURES / dataset)
+    for column, value in ({"target": "", "setting": "inductive"} | wanted).items():
+        rows = rows[rows[column].isin([value] if isinstance(value, str) else value)]
+    assert len(rows) == 1, (dataset, wanted)
+    return rows["text"].item()
+
+
+def readme_rows(n_columns: int) -> list[list[str]]:
+    """The README's table rows of so many cells that begin with a data set and a notebook."""
     text = (paths.project_root() / "README.md").read_text()
-    lines = re.findall(
-        r"^\| `(\w[\w-]*)` \| (\d\d) \| ([\w-]+) \| (.+?) \| (\w+) \| (.+?) \| (\S+ \[.+?\]) \|", text, re.M
-    )
-    assert len(lines) >= 6
-    for dataset, notebook, task, method, split, metric, shown in lines:
-        rows = results.numbers(FIGURES / dataset)
-        wanted = {
-            "notebook": notebook,
-            "task": task,
-            "method": method,
-            "split": split,
-            "metric": metric,
-            "target": "",
-        }
-        for column, value in wanted.items():
-            rows = rows[rows[column] == value]
-        assert rows["text"].tolist() == [shown], (dataset, method, metric)
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+    return [row for row in rows if len(row) == n_columns and re.fullmatch(r"`[\w-]+`", row[0])]
+
+
+def test_each_number_in_the_readme_is_a_row_of_a_ledger():
+    rows = readme_rows(7)
+    assert len(rows) >= 6
+    for dataset, notebook, task, method, split, metric, shown in rows:
+        about = {"notebook": notebook, "task": task, "method": method, "split": split, "metric": metric}
+        assert only_text(dataset.strip("`"), backbone=["", "16x16 pixels"], **about) == shown
+
+
+def test_each_few_shot_number_in_the_readme_is_a_row_of_a_ledger():
+    rows = readme_rows(9)
+    assert len(rows) >= 8
+    for dataset, task, method, backbone, shots, metric, shown, best, _ in rows:
+        about = {"notebook": "04", "task": task, "backbone": backbone, "shots": shots, "metric": metric}
+        assert only_text(dataset.strip("`"), method=method, split="test", **about) == shown
+        if best:
+            assert (
+                f"{float(only_text(dataset.strip('`'), method=f'{method}, best draw', **about)):.3f}" == best
+            )
 
 
 def test_the_readme_is_filled_in_and_its_links_exist():

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from xraykit.errors import DataError
-from xraykit.metrics import confusion, ece, score_all
+from xraykit.metrics import confusion, ece, mean_confusion, per_draw, score_all
 
 BINARY = [
     "accuracy",
@@ -153,3 +153,14 @@ def test_two_columns_of_a_binary_task_mean_the_second():
     y, p = np.array([0, 0, 1, 1, 1]), np.array([0.1, 0.6, 0.7, 0.2, 0.9])
     two = score_all(y, np.c_[1 - p, p], names=[*BINARY, "ece"])
     assert two == score_all(y, p, names=[*BINARY, "ece"])
+
+
+def test_each_draw_has_its_own_number():
+    y = np.array([0, 0, 1, 1])
+    draws = [np.array([0.1, 0.2, 0.8, 0.9]), np.array([0.1, 0.8, 0.2, 0.9])]
+    assert per_draw(y, draws, "accuracy").tolist() == [1.0, 0.5]
+
+
+def test_confusion_matrices_are_averaged_over_draws():
+    y, right, wrong = np.array([0, 0, 1]), np.eye(2)[[0, 0, 1]], np.eye(2)[[1, 1, 0]]
+    assert mean_confusion(y, [right, wrong]).tolist() == [[1.0, 1.0], [0.5, 0.5]]

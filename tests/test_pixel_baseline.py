@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from xraykit import pixel_baseline
-from xraykit.balance import class_weights
+from xraykit.balance import class_weights, smote
 from xraykit.errors import DataError
 from xraykit.pixel_baseline import fit_predict, pixel_features
 
@@ -115,7 +115,7 @@ def test_what_cannot_be_fitted_is_an_error(labels: list, options: dict, message:
 
 
 def test_importing_the_data_side_does_not_import_torch() -> None:
-    modules = "audit, balance, duplicates, pixel_baseline, shots, splits"
+    modules = "audit, balance, duplicates, pixel_baseline, plots, projections, shots, splits"
     code = f"import sys; from xraykit import {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -140,3 +140,27 @@ def test_out_of_fold_never_trains_on_the_fold_it_predicts() -> None:
         np.testing.assert_array_equal(scores[fold == f], expected)
     plain = pixel_baseline.out_of_fold(features, labels, fold)
     assert (plain[:, 1] < scores[:, 1]).all()  # without the double weight, class 1 is always less likely
+
+
+def test_out_of_fold_resamples_what_was_chosen_of_the_training_part_alone() -> None:
+    labels = np.repeat([0, 1], [30, 10])
+    features = np.column_stack([np.arange(40.0), np.random.default_rng(0).normal(size=40)])
+    fold = np.tile([0, 1], 20)
+    seen = []
+
+    def resample(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        seen.append(x[:, 0].astype(int).tolist())  # the first feature names the image
+        return smote(x, y, split="train", rng=np.random.default_rng(0), k_neighbors=3)
+
+    scores = pixel_baseline.out_of_fold(features, labels, fold, resample=resample)
+    assert seen == [np.flatnonzero(fold == 1).tolist(), np.flatnonzero(fold == 0).tolist()]
+    for f in (0, 1):
+        train = resample(features[fold != f], labels[fold != f])
+        assert np.bincount(train[1]).tolist() == [15, 15]
+        expected = pixel_baseline.fit_predict(*train, features[fold == f])
+        np.testing.assert_array_equal(scores[fold == f], expected)
+    seen.clear()
+    pixel_baseline.out_of_fold(
+        features, labels, fold, choose=lambda y: (np.arange(3, len(y)), {}), resample=resample
+    )
+    assert seen == [np.flatnonzero(fold == 1)[3:].tolist(), np.flatnonzero(fold == 0)[3:].tolist()]

@@ -18,7 +18,7 @@ import pytest
 import toy_notebooks as toys
 from filelock import FileLock
 
-from xraykit import notebook_worker, paths, runner
+from xraykit import notebook_worker, paths, runner, threads
 from xraykit.errors import RunError, StorageError
 from xraykit.run_report import Progress
 
@@ -74,7 +74,7 @@ def test_each_notebook_ends_as_it_should(zoo: Zoo) -> None:
 def test_kernel_is_this_interpreter_with_its_share_of_threads(zoo: Zoo) -> None:
     cells = zoo.copy("01").cells
     assert cells[-3].outputs[0].text.strip() == sys.executable
-    assert cells[-2].outputs[0].text.strip() == str(max(1, runner.cores() // 2))
+    assert cells[-2].outputs[0].text.strip() == str(max(1, threads.cores() // 2))
     assert "image/png" in cells[-1].outputs[0].data
 
 
@@ -251,11 +251,11 @@ def test_everything_is_checked_before_anything_starts(tmp_path: Path) -> None:
 
 def test_cores_and_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XRAYKIT_THREADS", "1")
-    assert runner.cores() == 1
+    assert threads.cores() == 1
     assert runner.auto_jobs(9) == 1
     monkeypatch.setenv("XRAYKIT_THREADS", "many")
     with pytest.raises(RunError, match="XRAYKIT_THREADS=many must be a whole number above 0"):
-        runner.cores()
+        threads.cores()
 
 
 class Terminal(io.StringIO):

@@ -1,4 +1,4 @@
-"""Balancing the training part: resampling on index arrays, weights, and a weighted sampler.
+"""Balancing the training part: resampling on index arrays, synthetic rows, weights, and a weighted sampler.
 
 Every function takes the name of the split that its labels come from and refuses any but ``"train"``: a
 balanced validation or test split has another class mix than the one reported, and copies made before a split
@@ -8,7 +8,7 @@ end up on both sides of it. Audit first, then split by patient, and only then ba
 from collections.abc import Callable
 
 import numpy as np
-from imblearn.over_sampling import RandomOverSampler
+from imblearn.over_sampling import SMOTE, RandomOverSampler
 from imblearn.under_sampling import RandomUnderSampler
 from sklearn.utils.class_weight import compute_class_weight
 
@@ -40,6 +40,42 @@ def oversample(labels: np.ndarray, *, split: str, rng: np.random.Generator) -> n
     Arguments, return value and errors as for `undersample`, except that indices repeat.
     """
     return _resample(RandomOverSampler, labels, split=split, rng=rng)
+
+
+def smote(
+    features: np.ndarray, labels: np.ndarray, *, split: str, rng: np.random.Generator, k_neighbors: int = 5
+) -> tuple[np.ndarray, np.ndarray]:
+    """The given rows, then synthetic ones until every class has as many as the largest.
+
+    A synthetic row lies at a random place between a random row of its class and one of that row's
+    `k_neighbors` nearest (Euclidean) in the class (SMOTE; Chawla et al., JAIR 2002). Between two embeddings
+    lies a plausible embedding; between two X-rays lies a double exposure, so smote embeddings, not images.
+
+    Args:
+        features: (N, D), finite, scaled so that distances between rows mean something.
+        labels: class codes (N,).
+        split: the split they come from; must be ``"train"``.
+
+    Returns:
+        features (M, D) and class codes int64 (M,), the first N as given; M is K times the largest class.
+
+    Raises:
+        DataError: another split, 0/1 labels (N, K), features that do not match or are not finite, or a class
+            with too few images to have `k_neighbors`.
+    """
+    codes = _classes(labels, split)
+    features = np.asarray(features)
+    if features.ndim != 2 or len(features) != len(codes) or not np.isfinite(features).all():
+        raise DataError(
+            f"features of shape {features.shape} with {len(codes)} labels; they must be finite numbers "
+            "(N, D), one row for each label"
+        )
+    n = np.bincount(codes).min()
+    if not 1 <= k_neighbors < n:
+        advice = f"choose 1 to {n - 1}" if n > 1 else "one image has no neighbour, use oversample"
+        raise DataError(f"k_neighbors = {k_neighbors} with {n} images in the smallest class; {advice}")
+    made = SMOTE(k_neighbors=k_neighbors, random_state=int(rng.integers(2**32)))
+    return made.fit_resample(features, codes)
 
 
 def class_weights(labels: np.ndarray, *, split: str) -> np.ndarray:
@@ -142,12 +178,18 @@ def ways(labels: np.ndarray, *, rng: np.random.Generator) -> dict[str, Callable[
 
 
 def _resample(sampler: type, labels: np.ndarray, *, split: str, rng: np.random.Generator) -> np.ndarray:
-    codes = _codes(labels, split)
-    if codes.max() == 0:
-        raise DataError(f"all {len(codes)} images are of one class; there is nothing to balance")
+    codes = _classes(labels, split)
     fitted = sampler(random_state=int(rng.integers(2**32)))
     fitted.fit_resample(np.arange(len(codes))[:, None], codes)
     return np.asarray(fitted.sample_indices_, dtype=np.int64)
+
+
+def _classes(labels: np.ndarray, split: str) -> np.ndarray:
+    """As `_codes`, of two classes at least."""
+    codes = _codes(labels, split)
+    if codes.max() == 0:
+        raise DataError(f"all {len(codes)} images are of one class; there is nothing to balance")
+    return codes
 
 
 def _codes(labels: np.ndarray, split: str) -> np.ndarray:

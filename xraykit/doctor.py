@@ -11,6 +11,7 @@ from pathlib import Path
 from xraykit import doctor_machine as machine
 from xraykit import paths
 from xraykit.doctor_machine import Finding
+from xraykit.errors import XraykitError
 
 MIN_DISK_GIB = 2
 KERNEL_SECONDS = 60
@@ -22,7 +23,7 @@ def examine(
     """Every check, in the order of the report. `kernel` starts a Jupyter kernel, in a second or two."""
     findings = [machine.check_python(), *machine.check_packages(), *machine.check_constraints()]
     findings += [machine.check_device(), machine.check_threads(), machine.check_cpu(), machine.check_memory()]
-    findings += [*check_folders(data_dir, figures_dir), *check_data(data_dir), check_weights()]
+    findings += [*check_folders(data_dir, figures_dir), *check_data(data_dir), *check_weights()]
     findings.append(check_notebooks())
     return [*findings, check_kernel()] if kernel else findings
 
@@ -117,15 +118,35 @@ def _lacks(name: str, folder: Path) -> str:
     return ""
 
 
-def check_weights() -> Finding:
-    """The folder of pretrained weights, where one is named."""
-    value = os.environ.get("XRAYKIT_WEIGHTS_DIR")
-    if not value:
-        return Finding("ok", "weights", "XRAYKIT_WEIGHTS_DIR is not set; the quick profile needs no download")
-    if not Path(value).expanduser().is_dir():
-        text = f"XRAYKIT_WEIGHTS_DIR={value} is no folder"
-        return Finding("problem", "weights", text, "correct it or unset it")
-    return Finding("ok", "weights", value)
+def check_weights() -> Iterator[Finding]:
+    """That phantom comes with the package and loads, the folder of weight files, torchvision's downloads."""
+    try:
+        import torch
+
+        from xraykit import backbones
+        from xraykit.backbones.weight_files import SUFFIXES
+    except (ImportError, OSError, RuntimeError) as error:  # torch and torchvision of different builds
+        todo = "reinstall both with the command from https://pytorch.org/get-started/locally/"
+        yield Finding("problem", "weights", f"torch or torchvision cannot be imported: {error}", todo)
+        return
+    try:
+        phantom = backbones.load("phantom")
+        text = f"{phantom.dim} features of {phantom.size} pixels, weights {phantom.weights_hash[:8]}"
+        yield Finding("ok", "phantom", text)
+    except XraykitError as error:
+        yield Finding("problem", "phantom", str(error), "install xraykit again: pip install -e .")
+    variable, folder = os.environ.get("XRAYKIT_WEIGHTS_DIR"), backbones.weights_dir()
+    if variable and not folder.is_dir():
+        text = f"XRAYKIT_WEIGHTS_DIR={variable} is no folder"
+        yield Finding("problem", "weights", text, "correct it or unset it")
+    else:
+        files = sorted(f.name for f in folder.glob("*") if f.suffix in SUFFIXES)
+        held = ", ".join(files) or "no files (optional; XRAYKIT_WEIGHTS_DIR names another folder)"
+        yield Finding("ok", "weights", f"{folder}: {held}")
+    cache = Path(torch.hub.get_dir()) / "checkpoints"
+    count = len(list(cache.glob("*.pth")))
+    text = f"{count} of torchvision's files in {cache}; others are downloaded when asked for"
+    yield Finding("ok", "imagenet", text)
 
 
 def check_notebooks() -> Finding:

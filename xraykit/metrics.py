@@ -46,13 +46,13 @@ def auroc(y: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
 def auprc(y: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Average precision: the sum of precision times the step in recall. NaN where no positive has weight."""
     order = np.argsort(-scores, kind="stable")
-    first = np.flatnonzero(np.r_[True, np.diff(scores[order]) < 0])
-    w = weights[:, order].astype(np.float64)
-    pos = np.add.reduceat(w * (y[order] == 1), first, axis=1)
-    seen = np.cumsum(np.add.reduceat(w, first, axis=1), axis=1)
-    precision = _ratio(np.cumsum(pos, axis=1), seen)
-    total = pos.sum(axis=1)
-    return (precision * pos).sum(axis=1) / np.where(total > 0, total, np.nan)
+    last = np.flatnonzero(np.r_[np.diff(scores[order]) < 0, True])  # of each group of equal scores
+    by_image = weights.T[order]
+    hits = np.cumsum(by_image * (y[order] == 1)[:, None], axis=0, dtype=np.float64)[last]
+    steps = np.diff(hits, axis=0, prepend=0)
+    some = steps.any(axis=1)  # the recall stands still elsewhere
+    precision = _ratio(hits[some], np.cumsum(by_image, axis=0, dtype=np.float64)[last[some]])
+    return np.einsum("gb,gb->b", precision, steps[some]) / np.where(hits[-1] > 0, hits[-1], np.nan)
 
 
 def ece(hit: np.ndarray, confidence: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -151,6 +151,17 @@ def score_all(
     if unknown:
         raise DataError(f"metrics {unknown} are not defined for this task; choose from {sorted(out)}")
     return {n: out[n] for n in names}
+
+
+def per_draw(y: np.ndarray, draws: Sequence[np.ndarray], name: str) -> np.ndarray:
+    """The metric `name` of each of D draws of scores for the same images, float64 (D,); see `score_all`."""
+    return np.array([score_all(y, scores, names=[name])[name][0] for scores in draws])
+
+
+def mean_confusion(y: np.ndarray, draws: Sequence[np.ndarray]) -> np.ndarray:
+    """Confusion matrix (K, K), row the true class, of the largest score (N, K), averaged over the draws."""
+    about = {"n_classes": np.shape(draws[0])[1], "weights": np.ones((1, len(y)))}
+    return np.mean([confusion(y, p.argmax(axis=1), **about)[0] for p in draws], axis=0)
 
 
 def _mean_over_labels(columns: list[np.ndarray]) -> np.ndarray:

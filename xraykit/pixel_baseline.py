@@ -17,6 +17,7 @@ from xraykit.labels import label_matrix
 C = 0.01
 
 Choose = Callable[[np.ndarray], tuple[np.ndarray, dict[str, np.ndarray]]]
+Resample = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 def pixel_features(images: np.ndarray, *, size: int = 16) -> np.ndarray:
@@ -79,7 +80,12 @@ def fit_predict(
 
 
 def out_of_fold(
-    features: np.ndarray, labels: np.ndarray, fold: np.ndarray, *, choose: Choose | None = None
+    features: np.ndarray,
+    labels: np.ndarray,
+    fold: np.ndarray,
+    *,
+    choose: Choose | None = None,
+    resample: Resample | None = None,
 ) -> np.ndarray:
     """Probabilities (N, K) of every image, each from a model fitted on the other folds.
 
@@ -88,6 +94,7 @@ def out_of_fold(
         fold: (N,) fold of each image.
         choose: takes the labels of a training part, returns the indices to train on and the weights for
             `fit_predict` (see `balance.ways`); None trains on all of it.
+        resample: takes features and labels of what was chosen, returns those to fit on (see `balance.smote`).
 
     Raises:
         DataError: a training part without some class.
@@ -97,10 +104,10 @@ def out_of_fold(
     for f in np.unique(fold):
         inside = np.flatnonzero(fold != f)
         index, weights = choose(labels[inside]) if choose else (np.arange(len(inside)), {})
-        chosen, outside = inside[index], fold == f
-        scores[outside] = fit_predict(
-            features[chosen], labels[chosen], features[outside], n_classes=n_classes, **weights
-        )
+        train, outside = (features[inside[index]], labels[inside[index]]), fold == f
+        if resample:
+            train = resample(*train)
+        scores[outside] = fit_predict(*train, features[outside], n_classes=n_classes, **weights)
     return scores
 
 

@@ -16,8 +16,33 @@ SIZES: dict[str, dict[str, dict[str, object]]] = {
         "full": {"image_size": 224, "n_patients": 4000, "n_boot": 2000, "n_draws": 10},
     },
     "02": {
-        "quick": {"image_size": 64, "n_patients": 800, "n_boot": 300, "n_folds": 3, "n_draws": 3},
+        "quick": {"image_size": 128, "n_patients": 800, "n_boot": 300, "n_folds": 3, "n_draws": 3},
         "full": {"image_size": 224, "n_patients": 4000, "n_boot": 2000, "n_folds": 5, "n_draws": 10},
+    },
+    "03": {
+        "quick": {
+            **{"image_size": 128, "n_patients": 1050, "precision": "fp32", "n_boot": 300, "n_folds": 3},
+            **{"backbones": "phantom; pixels; phantom:random", "n_map": 400},
+        },
+        "full": {
+            **{"image_size": 224, "n_patients": 4000, "precision": "auto", "n_boot": 2000, "n_folds": 5},
+            **{"backbones": "densenet161:imagenet; phantom; pixels; resnet18:random", "n_map": 2000},
+        },
+    },
+    "04": {
+        "quick": {
+            **{"image_size": 128, "n_patients": 1050, "precision": "fp32", "n_boot": 150, "n_draws": 15},
+            **{"backbones": "phantom; pixels; phantom:random", "shots": (5, 10, 25, 50, 100)},
+            **{"tuned_draws": 15, "n_trials": 15, "kept_draws": 5, "n_unpooled": 300, "n_beside": 500},
+            "metrics": ("macro_f1", "auroc", "accuracy", "balanced_accuracy"),
+        },
+        "full": {
+            **{"image_size": 224, "n_patients": 4000, "precision": "auto", "n_boot": 1000, "n_draws": 100},
+            **{"backbones": "densenet161:imagenet; phantom; pixels; resnet18:random"},
+            **{"shots": (5, 10, 25, 50, 100), "tuned_draws": 30, "n_trials": 30},
+            **{"kept_draws": 10, "n_unpooled": 500, "n_beside": 4000},
+            "metrics": ("macro_f1", "auroc", "auprc", "accuracy", "balanced_accuracy"),
+        },
     },
 }
 TOGETHER = {"synthetic": ("synthetic", "synthetic-nih")}
@@ -38,7 +63,7 @@ def sizes(notebook: str, profile: str) -> SimpleNamespace:
     return SimpleNamespace(**SIZES[notebook][profile])
 
 
-def load_sets(
+def load_set(
     dataset: str,
     chosen: SimpleNamespace,
     *,
@@ -46,8 +71,8 @@ def load_sets(
     image_size: int = 0,
     n_patients: int = 0,
     data_dir: str = "",
-) -> dict[str, XrayDataset]:
-    """The data sets of one run by name: `dataset`, and beside ``synthetic`` its multi-label twin.
+) -> XrayDataset:
+    """The data set of one run.
 
     Args:
         chosen: from `sizes`; `image_size` (pixels a side) and `n_patients` (synthetic sets only) replace its
@@ -55,10 +80,17 @@ def load_sets(
         seed: of the synthetic patients.
         data_dir: root of downloads and caches; empty for the default.
     """
-    sets = {}
-    for name in TOGETHER.get(dataset, (dataset,)):
-        made = name.startswith("synthetic")
-        options = {"n_patients": n_patients or chosen.n_patients, "seed": seed} if made else {}
-        size = image_size or chosen.image_size
-        sets[name] = datasets.load(name, size=size, data_dir=data_dir or None, progress=not made, **options)
-    return sets
+    made = dataset.startswith("synthetic")
+    options = {"n_patients": n_patients or chosen.n_patients, "seed": seed} if made else {}
+    size = image_size or chosen.image_size
+    return datasets.load(dataset, size=size, data_dir=data_dir or None, progress=not made, **options)
+
+
+def load_sets(dataset: str, chosen: SimpleNamespace, **options: object) -> dict[str, XrayDataset]:
+    """The data sets of one run by name: `dataset`, and beside ``synthetic`` its multi-label twin.
+
+    Arguments as for `load_set`; the twin has ``chosen.n_beside`` patients where there is such a size.
+    """
+    names = TOGETHER.get(dataset, (dataset,))
+    beside = SimpleNamespace(**vars(chosen) | {"n_patients": getattr(chosen, "n_beside", chosen.n_patients)})
+    return {name: load_set(name, chosen if name == dataset else beside, **options) for name in names}

@@ -5,6 +5,7 @@ scores), ``manifest.json`` (what made each figure), ``test_log.csv`` (every look
 figures. All are replaced atomically under one lock, so that notebooks may run side by side.
 """
 
+import csv
 import io
 import json
 import math
@@ -76,7 +77,20 @@ class Run:
         self.parameters = {k: v for k, v in (parameters or {}).items() if not k.endswith("_dir")}
         self.precision, self.backend = precision, backend
 
-    def record(
+    def record(self, *, metric: str, value: float | Interval, **about: object) -> None:
+        """Write one number to results.csv, replacing the row with the same key.
+
+        `value` is a plain number or an `Interval`; `about` are ``task`` and ``method`` and, where they apply,
+        ``target, backbone, shots, setting, split, train_seconds``. `split` is what it was measured on:
+        ``"test"``, ``"development"`` (patients held out of the training data), or empty for a fact about the
+        data. `train_seconds` is kept by full runs only, to two significant digits.
+
+        Raises:
+            DataError: an unknown task or setting, or a value that is not a number.
+        """
+        self._upsert([self._row(metric=metric, value=value, **about)])
+
+    def _row(
         self,
         *,
         task: str,
@@ -89,16 +103,8 @@ class Run:
         setting: str = "inductive",
         split: str = "",
         train_seconds: float | None = None,
-    ) -> None:
-        """Write one number to results.csv, replacing the row with the same key.
-
-        `value` is a plain number or an `Interval`. `split` is what it was measured on: ``"test"``,
-        ``"development"`` (patients held out of the training data), or empty for a fact about the data.
-        `train_seconds` is kept by full runs only, to two significant digits.
-
-        Raises:
-            DataError: an unknown task or setting, or a value that is not a number.
-        """
+    ) -> dict[str, str]:
+        """One line of results.csv, checked."""
         for word, allowed in ((task, TASKS), (setting, SETTINGS), (split, SPLITS)):
             if word not in allowed:
                 raise DataError(f"{word!r} is not one of {allowed}")
@@ -119,21 +125,21 @@ class Run:
             "train_seconds": seconds,
             "seed": self.seed,
         }
-        self._upsert_result({c: _text(row[c]) for c in COLUMNS})
+        return {c: _text(row[c]) for c in COLUMNS}
 
     def record_scores(self, scores: Mapping[str, Interval], **about: object) -> None:
         """`record` each metric of `scores` (from `intervals.bootstrap`) with the same arguments `about`."""
-        for metric, value in scores.items():
-            self.record(metric=metric, value=value, **about)
+        self._upsert([self._row(metric=metric, value=value, **about) for metric, value in scores.items()])
 
-    def _upsert_result(self, row: dict[str, str]) -> None:
+    def _upsert(self, new: Sequence[Mapping[str, str]]) -> None:
         path = self.folder / "results.csv"
         with self._lock():
-            rows = load(self.folder)
-            same = (rows[list(KEY)] == [row[k] for k in KEY]).all(axis=1)
-            rows = pd.concat([rows[~same], pd.DataFrame([row])], ignore_index=True)
-            rows = rows.sort_values(list(KEY), key=_natural, kind="stable")
-            write_atomic(path, rows.to_csv(index=False, lineterminator="\n").encode())
+            rows = {_key(row): row for row in (*load(self.folder).to_dict("records"), *new)}
+            text = io.StringIO()
+            writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows[key] for key in sorted(rows))
+            write_atomic(path, text.getvalue().encode())
 
     def save_figure(self, fig: object, name: str) -> Path | None:
         """Write `fig` as ``<name>.png`` with its line in manifest.json, and return the path.
@@ -230,9 +236,9 @@ class Run:
         return locked(lock, timeout=LOCK_SECONDS, advice="pass another --figures-dir")
 
 
-def _natural(column: pd.Series) -> pd.Series:
-    """Sort key that puts shots 5, 10, 100 in that order and leaves words alone."""
-    return column.map(lambda text: text.zfill(9) if text.isdigit() else text)
+def _key(row: Mapping[str, str]) -> tuple[str, ...]:
+    """The key of a row, which sorts shots 5, 10, 100 in that order and leaves words alone."""
+    return tuple(row[k].zfill(9) if row[k].isdigit() else row[k] for k in KEY)
 
 
 def load(folder: str | Path) -> pd.DataFrame:

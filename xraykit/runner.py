@@ -6,7 +6,6 @@ its page; ``NN_name.log`` (what was printed outside the cells); and one ``timing
 """
 
 import contextlib
-import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,26 +20,13 @@ from xraykit.notebook_parameters import Notebook
 from xraykit.notebook_process import kernel_environment
 from xraykit.run_report import Progress, Result, append_timings, failure_text, table
 from xraykit.run_schedule import Place, Planned, execute
+from xraykit.threads import cores
 
 # Notebook -> the notebooks whose results or checkpoints it reads; it also runs alone.
-DEPENDS: dict[str, tuple[str, ...]] = {"01": (), "02": ()}
+DEPENDS: dict[str, tuple[str, ...]] = {"01": (), "02": (), "03": (), "04": ()}
 PROFILES = ("quick", "full")
 MAX_AUTO_JOBS = 4
 GIB_PER_JOB = 3  # free memory that one more notebook at the same time should find
-
-
-def cores() -> int:
-    """Processors that this process may use, at most ``XRAYKIT_THREADS`` where that is set.
-
-    Raises:
-        RunError: ``XRAYKIT_THREADS`` is not a whole number above 0.
-    """
-    affinity = getattr(os, "sched_getaffinity", None)
-    available = len(affinity(0)) if affinity else os.cpu_count() or 1
-    limit = os.environ.get("XRAYKIT_THREADS", "")
-    if limit and not (limit.isdigit() and int(limit) > 0):
-        raise RunError(f"XRAYKIT_THREADS={limit} must be a whole number above 0; unset it to use every core")
-    return min(available, int(limit)) if limit else available
 
 
 def auto_jobs(n_notebooks: int) -> int:

@@ -1,18 +1,28 @@
 """Functions that take data and return a matplotlib Figure; only `results.Run.save_figure` writes files."""
 
+from xraykit.plots.decisions import confusions, heatmap, score_histograms
+from xraykit.plots.embeddings import map3d, maps
 from xraykit.plots.pictures import before_after, sample_grid
 from xraykit.plots.scores import intervals, recall_bars, reliability
+from xraykit.plots.shots import draw_distribution, shot_curves
 from xraykit.plots.tables import bars, class_counts, cooccurrence, grey_histograms, images_per_patient
 
 __all__ = [
     "bars",
     "before_after",
     "class_counts",
+    "confusions",
     "cooccurrence",
+    "draw_distribution",
     "grey_histograms",
+    "heatmap",
     "images_per_patient",
     "intervals",
+    "map3d",
+    "maps",
     "recall_bars",
     "reliability",
     "sample_grid",
+    "score_histograms",
+    "shot_curves",
 ]

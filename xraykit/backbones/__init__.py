@@ -1,0 +1,44 @@
+"""Frozen feature extractors: ``load("densenet161:imagenet")``, or one's own.
+
+A network of one's own, trained or not, is a backbone in three lines; `register` gives it a name:
+
+    def build(weights, *, seed, weights_dir):
+        net = Pooled(my_convolutions, mean=[0.5], std=[0.25])
+        return from_module(net, name="mine", size=96, pretraining=Pretraining(data=("kermany",)))
+
+    register("mine", build)
+    load("mine")
+"""
+
+from xraykit.backbones.base import (
+    UNKNOWN,
+    Backbone,
+    Pooled,
+    Pretraining,
+    check_unseen,
+    from_module,
+    network_input,
+    unnormalised,
+    unpooled,
+    weights_hash,
+)
+from xraykit.backbones.registry import load, names, register
+from xraykit.backbones.weight_files import weights_dir, weights_path
+
+__all__ = [
+    "UNKNOWN",
+    "Backbone",
+    "Pooled",
+    "Pretraining",
+    "check_unseen",
+    "from_module",
+    "load",
+    "names",
+    "network_input",
+    "register",
+    "unnormalised",
+    "unpooled",
+    "weights_dir",
+    "weights_hash",
+    "weights_path",
+]

@@ -1,0 +1,68 @@
+"""Backbones that come with the package: ``phantom``, a small encoder, and ``pixels``, no network at all."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import xraykit.weights
+from xraykit.backbones.base import Backbone, Pooled, Pretraining, from_module
+from xraykit.backbones.weight_files import SUFFIXES, fit, read_weights, weights_path
+from xraykit.errors import DataError, DataNotFoundError
+from xraykit.nets import SmallEncoder
+
+PHANTOM = Path(xraykit.weights.__file__).parent / "phantom.safetensors"
+PIXEL_GRID = 16
+
+
+def build_phantom(
+    weights: str | None = None, *, seed: int = 0, weights_dir: str | Path | None = None
+) -> Backbone:
+    """`nets.SmallEncoder`, averaged over the picture; the metadata of its file say size, width, mean and std.
+
+    Args:
+        weights: None for those of the package; ``"random"`` for the same network untrained; or a file that
+            ``xraykit pretrain`` wrote, as `weights_path` takes it.
+        seed: of random weights.
+        weights_dir: folder of weight files, see `weights_path`.
+
+    Raises:
+        DataError: unknown weights, or a file that does not fit.
+        DataNotFoundError: no such file.
+    """
+    if weights not in (None, "random") and not weights.endswith(SUFFIXES):
+        raise DataError(
+            f"phantom has no weights {weights!r}; choose phantom, phantom:random or phantom:<file>"
+        )
+    if weights in (None, "random") and not PHANTOM.is_file():
+        raise DataNotFoundError(f"{PHANTOM} is missing, the installation is not complete; pip install -e .")
+    file = read_weights(PHANTOM if weights in (None, "random") else weights_path(weights, weights_dir))
+    encoder = _encoder(file.whole("width", 32), seed=seed)
+    if weights == "random":
+        about = Pretraining(source="random weights of nets.SmallEncoder", seeds=str(seed))
+    else:
+        fit(encoder, file, architecture="phantom")
+        about = file.pretraining()
+    module = Pooled(encoder, mean=file.statistics("mean", [0.5]), std=file.statistics("std", [0.25]))
+    name = "phantom" if weights is None else f"phantom:{Path(weights).name}"
+    return from_module(module, name=name, size=file.whole("size", 128), pretraining=about)
+
+
+def _encoder(width: int, *, seed: int) -> SmallEncoder:
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return SmallEncoder(width)
+
+
+def build_pixels(
+    weights: str | None = None, *, seed: int = 0, weights_dir: str | Path | None = None
+) -> Backbone:
+    """The mean grey level of each cell of a 16 x 16 grid, the features of `pixel_baseline.pixel_features`.
+
+    Raises:
+        DataError: weights were given; there are none.
+    """
+    if weights is not None:
+        raise DataError(f"pixels has no weights, not {weights!r} either; load it as plain pixels")
+    about = Pretraining(source="none: mean grey levels of a 16 x 16 grid")
+    return from_module(nn.Flatten(), name="pixels", size=PIXEL_GRID, pretraining=about)

@@ -1,0 +1,48 @@
+"""Networks of our own: the small encoder behind ``phantom``."""
+
+import torch
+from torch import nn
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions with batch norm beside a 1x1 shortcut; halves H and W.
+
+    He et al., Deep Residual Learning for Image Recognition, CVPR 2016, figure 2.
+
+    Args:
+        channels, out: of the input and the output, (B, channels, H, W) to (B, out, H/2, W/2); H and W even.
+    """
+
+    def __init__(self, channels: int, out: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, out, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(out),
+            nn.ReLU(),
+            nn.Conv2d(out, out, 3, padding=1, bias=False),
+            nn.BatchNorm2d(out),
+        )
+        self.shortcut = nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(channels, out, 1, bias=False))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.body(x) + self.shortcut(x))
+
+
+class SmallEncoder(nn.Module):
+    """Grey images (B, 1, S, S), S a multiple of 16, to feature maps (B, 8*width, S/16, S/16).
+
+    About 1.2 million weights at width 32.
+
+    Args:
+        width: channels of the first layer; each of the three blocks doubles them.
+    """
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(1, width, 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(width), nn.ReLU()
+        )
+        self.blocks = nn.Sequential(*(ResidualBlock(width * 2**i, width * 2 ** (i + 1)) for i in range(3)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.blocks(self.stem(x))

@@ -1,0 +1,1 @@
+"""Weights that come with the package; each has its model card beside it."""
