@@ -2,7 +2,8 @@
 
 Run as ``python tests/benchmarks/bench_embeddings.py``; takes about three minutes and 0.3 GB in the temporary
 folder. With XRAYKIT_KERMANY_DIR and XRAYKIT_WEIGHTS_DIR set, bf16 is compared on real images with
-SqueezeNet's weights. Let nothing else run: every ratio is within one run, but not all of it is interleaved.
+SqueezeNet's weights, by cosine and by few-shot scores. Let nothing else run: every ratio is within one run,
+but not all of it is interleaved.
 """
 
 import copy
@@ -20,6 +21,8 @@ import pandas as pd
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from xraykit.datasets import XrayDataset
 
 ROUNDS = 3
 BATCH = 32
@@ -130,24 +133,48 @@ def plain_pytorch(module: "nn.Module", *, bf16: bool) -> Callable[[], object]:
 
 
 def agreement(folder: Path) -> str:
-    """Cosine of features in the machine's best precision and in fp32, both by the chosen backend."""
+    """Features in the machine's best precision against fp32: cosine, and what it does to few-shot scores."""
     from xraykit import backbones, datasets
     from xraykit.embeddings import extract
 
     real = os.environ.get("XRAYKIT_KERMANY_DIR") and os.environ.get("XRAYKIT_WEIGHTS_DIR")
     if real:
         backbone = backbones.load(SQUEEZENET)
-        images = datasets.load("kermany", data_dir=folder, progress=False).images[::8]
+        ds = datasets.load("kermany", data_dir=folder, progress=False).split("train").binary()
+        ds = ds.take(np.arange(0, len(ds), 4))
     else:
         backbone = backbones.load("densenet161:random")
-        images = datasets.load("synthetic", size=SIDE, data_dir=folder, n_patients=60, seed=0).images[:64]
+        ds = datasets.load("synthetic", size=SIDE, data_dir=folder, n_patients=100, seed=0).binary()
     exact, best = (
-        extract(images, backbone, cache_dir=folder, precision=precision, device="cpu", progress=False)
+        extract(ds.images, backbone, cache_dir=folder, precision=precision, device="cpu", progress=False)
         for precision in ("fp32", "auto")
     )
     a, b = (np.asarray(found.features, np.float64) for found in (exact, best))
     cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
-    return f"{best}\ncosine with fp32: lowest {cosine.min():.5f}, median {np.median(cosine):.5f}"
+    cosines = f"{best}\ncosine with fp32: lowest {cosine.min():.5f}, median {np.median(cosine):.5f}"
+    return f"{cosines}\n{few_shot_difference(ds, exact.features, best.features)}"
+
+
+def few_shot_difference(ds: "XrayDataset", exact: np.ndarray, best: np.ndarray) -> str:
+    """Macro-F1 with the one minus with the other, on the same draws and held-out patients."""
+    from xraykit import fewshot, intervals, splits
+
+    rng = np.random.default_rng(0)
+    fold = splits.patient_folds(ds.labels, ds.patients, fractions=[0.5, 0.5], rng=rng)
+    y, truth = ds.labels[fold == 0], ds.labels[fold == 1]
+    support = fewshot.draws(y, ds.patients[fold == 0], shots=[10], n_draws=50, seed=0)
+    scores = []
+    for features in (best, exact):
+        pool, query = fewshot.normalise(features[fold == 0], features[fold == 1], how="l2")
+        about = {"support": support, "shots": [10], "classifiers": ["SVC RBF"]}
+        scores.append(fewshot.evaluate(pool, y, query, **about)["SVC RBF", 10])
+    who = ds.patients[fold == 1]
+    found = intervals.paired_differences(truth, *scores, who, names=["macro_f1", "auroc"], seed=0)
+    spread = np.std([(p[:, 1] >= 0.5).mean() for p in scores[1]])
+    return (
+        f"10 images a class, best minus fp32: macro-F1 {found['macro_f1']}, AUROC {found['auroc']} "
+        f"(the share of positives answered scatters by {spread:.3f} over draws)"
+    )
 
 
 def timed(call: Callable[[], object]) -> tuple[object, float]:
