@@ -31,9 +31,9 @@ SIZES: dict[str, dict[str, dict[str, object]]] = {
     },
     "04": {
         "quick": {
-            **{"image_size": 128, "n_patients": 1050, "precision": "fp32", "n_boot": 150, "n_draws": 15},
+            **{"image_size": 128, "n_patients": 1050, "precision": "fp32", "n_boot": 150, "n_draws": 12},
             **{"backbones": "phantom; pixels; phantom:random", "shots": (5, 10, 25, 50, 100)},
-            **{"tuned_draws": 15, "n_trials": 15, "kept_draws": 5, "n_unpooled": 300, "n_beside": 500},
+            **{"tuned_draws": 12, "n_trials": 15, "kept_draws": 5, "n_unpooled": 300, "n_beside": 500},
             "metrics": ("macro_f1", "auroc", "accuracy", "balanced_accuracy"),
         },
         "full": {
