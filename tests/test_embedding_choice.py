@@ -10,9 +10,10 @@ import torch
 from torch import nn
 from toy_backbones import toy
 
-from xraykit import embedding_choice
+from xraykit import devices, embedding_choice
 from xraykit.backbones.base import Pretraining, from_module
-from xraykit.embedding_choice import Choice, choose, import_openvino, instruction_set
+from xraykit.devices import instruction_set
+from xraykit.embedding_choice import Choice, choose, import_openvino
 from xraykit.errors import DataError
 
 OPENVINO = pytest.mark.skipif(not import_openvino(), reason="OpenVINO is missing")
@@ -26,7 +27,12 @@ def chosen(backend: str = "auto", precision: str = "auto", device: str = "cpu", 
 @pytest.fixture
 def processor(monkeypatch):
     """A function that makes the processor one with the given instruction set."""
-    return lambda name: monkeypatch.setattr(embedding_choice, "instruction_set", lambda: name)
+
+    def pretend(name: str) -> None:
+        for module in (devices, embedding_choice):
+            monkeypatch.setattr(module, "instruction_set", lambda: name)
+
+    return pretend
 
 
 @OPENVINO

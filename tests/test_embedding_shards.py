@@ -17,7 +17,7 @@ import pytest
 from embedding_children import CHUNK, N
 from toy_backbones import pictures, toy
 
-from xraykit import embedding_compute, embedding_shards, embedding_store
+from xraykit import devices, embedding_compute, embedding_shards, embedding_store
 from xraykit.embedding_choice import Choice, import_openvino
 from xraykit.embeddings import Embeddings, extract
 from xraykit.errors import DataError, StorageError
@@ -195,13 +195,13 @@ def test_a_chunk_that_vanishes_before_the_merge_is_said(tmp_path, monkeypatch):
 
 
 def test_team_size_is_as_given_or_as_torchrun_started_it(monkeypatch):
-    assert embedding_shards.team_size(None, None) == (1, 1)
-    assert embedding_shards.team_size(4, 2) == (4, 2)
+    assert devices.team_size(None, None) == (1, 1)
+    assert devices.team_size(4, 2) == (4, 2)
     for name, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}.items():
         monkeypatch.setenv(name, value)
-    assert embedding_shards.team_size(None, None) == embedding_shards.team_size(4, 2) == (4, 2)
+    assert devices.team_size(None, None) == devices.team_size(4, 2) == (4, 2)
     with pytest.raises(DataError, match=r"devices = 2 .* torchrun started 4 processes on each of 2 machines"):
-        embedding_shards.team_size(2, None)
+        devices.team_size(2, None)
 
 
 def test_openvino_alone_needs_no_fabric():

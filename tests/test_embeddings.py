@@ -20,7 +20,8 @@ from typer.testing import CliRunner
 
 from xraykit import cli, embedding_compute, embedding_engines, embedding_store, embeddings
 from xraykit.backbones.base import Backbone, Pretraining, from_module, network_input, weights_hash
-from xraykit.embedding_choice import BF16_SETS, import_openvino, instruction_set
+from xraykit.devices import BF16_SETS, instruction_set
+from xraykit.embedding_choice import import_openvino
 from xraykit.embedding_store import Place
 from xraykit.embeddings import Embeddings
 from xraykit.errors import DataError, StorageError

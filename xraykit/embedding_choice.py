@@ -26,14 +26,11 @@ import cv2
 import torch
 
 from xraykit.backbones.base import Backbone
+from xraykit.devices import SETS, check_known, choose_device, choose_precision, instruction_set
 from xraykit.errors import DataError
 
 BACKENDS = ("openvino", "torch")
-PRECISIONS = ("fp32", "bf16")
-DEVICES = ("cpu", "cuda", "mps")
-SETS = ("amx", "avx512_bf16", "avx512", "avx2")  # of instructions, the best first
 OPENVINO_SETS = SETS[:3]  # those that were measured; PyTorch computes elsewhere
-BF16_SETS = ("amx", "avx512_bf16")
 
 
 @dataclass(frozen=True)
@@ -68,28 +65,13 @@ def choose(backbone: Backbone, *, backend: str, precision: str, device: str) -> 
     Raises:
         DataError: an unknown name, or something that this machine does not have.
     """
-    for value, known in ((backend, BACKENDS), (precision, PRECISIONS), (device, DEVICES)):
-        if value not in ("auto", *known):
-            raise DataError(f"{value!r} is unknown; use one of {', '.join(('auto', *known))}")
-    device = _device(device)
+    check_known(backend, BACKENDS)
+    device = choose_device(device)
     weightless = next(backbone.module.parameters(), None) is None
     backend = _backend(backend, device, weightless=weightless)
-    return Choice(backend, _precision(precision, device, weightless=weightless), device)
-
-
-def instruction_set() -> str:
-    """The best of `SETS` that PyTorch finds on this processor, or ``"other"``.
-
-    ``ATEN_CPU_CAPABILITY`` can lower it, as it does for PyTorch itself.
-    """
-    plain = torch.backends.cpu.get_cpu_capability().lower()
-    if plain != "avx512":
-        return plain if plain in SETS else "other"
-    # Not every supported version of PyTorch has a public function for these; without one it is plain AVX-512.
-    for name, test in (("amx", "_is_amx_tile_supported"), ("avx512_bf16", "_is_avx512_bf16_supported")):
-        if getattr(torch.cpu, test, bool)():
-            return name
-    return plain
+    if weightless and precision == "auto":
+        return Choice(backend, "fp32", device)
+    return Choice(backend, choose_precision(precision, device), device)
 
 
 def import_openvino() -> ModuleType | None:
@@ -106,16 +88,6 @@ def import_openvino() -> ModuleType | None:
     return openvino
 
 
-def _device(device: str) -> str:
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if device == "auto":
-        return "cuda" if there["cuda"] else "cpu"
-    if not there[device]:
-        found = ", ".join(name for name, present in there.items() if present)
-        raise DataError(f"device {device!r} is not there; PyTorch finds {found}: use one of them, or auto")
-    return device
-
-
 def _backend(backend: str, device: str, *, weightless: bool) -> str:
     if backend == "auto":
         pays = device == "cpu" and not weightless and instruction_set() in OPENVINO_SETS
@@ -125,17 +97,3 @@ def _backend(backend: str, device: str, *, weightless: bool) -> str:
     if backend == "openvino" and import_openvino() is None:
         raise DataError("OpenVINO cannot be imported; pip install openvino, or use backend='torch'")
     return backend
-
-
-def _precision(precision: str, device: str, *, weightless: bool) -> str:
-    has = {
-        "cpu": instruction_set() in BF16_SETS,
-        "cuda": device == "cuda" and torch.cuda.is_bf16_supported(),
-        "mps": False,
-    }[device]
-    if precision == "auto":
-        return "bf16" if has and not weightless else "fp32"
-    if precision == "bf16" and not has:
-        where = f"this processor ({instruction_set()})" if device == "cpu" else f"this {device} device"
-        raise DataError(f"{where} has no bf16 arithmetic; use precision='fp32', or 'auto'")
-    return precision

@@ -18,7 +18,7 @@ _BLOCK_BYTES = 2**24
 def key_fields(images: np.ndarray, backbone: Backbone, choice: Choice) -> dict[str, object]:
     """Pixels, network and computation, as JSON values: two extractions with the same fields are the same."""
     return {
-        "pixels": _pixels_hash(images),
+        "pixels": pixels_hash(images),
         "shape": list(images.shape),
         "weights": backbone.weights_hash,
         "code": code_hash(backbone.module),
@@ -68,7 +68,8 @@ def _instructions(code: CodeType) -> Iterator[str]:
             yield repr(sorted(map(repr, constant)) if isinstance(constant, frozenset) else constant)
 
 
-def _pixels_hash(images: np.ndarray) -> str:
+def pixels_hash(images: np.ndarray) -> str:
+    """Hex digest of grey images uint8 (N, H, W), read in blocks."""
     digest = hashlib.sha256()
     for _, block in blocks(images, max(1, _BLOCK_BYTES // (images.shape[1] * images.shape[2]))):
         digest.update(np.ascontiguousarray(block))

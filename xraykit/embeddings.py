@@ -14,6 +14,7 @@ import numpy as np
 
 from xraykit import embedding_shards, embedding_store
 from xraykit.backbones.base import Backbone
+from xraykit.devices import team_size
 from xraykit.embedding_choice import Choice, choose
 from xraykit.embedding_compute import Work, compute
 from xraykit.embedding_key import key_fields
@@ -103,7 +104,7 @@ def extract(
         if value is not None and value < 1:
             raise DataError(f"{name} is {value}; at least 1 is needed, or None for the default")
     choice = choose(backbone, backend=backend, precision=precision, device=device)
-    devices, num_nodes = embedding_shards.team_size(devices, num_nodes)
+    devices, num_nodes = team_size(devices, num_nodes)
     root = Path(cache_dir).expanduser() / "embeddings"
     place = Place(root, key_fields(images, backbone, choice), len(images), backbone.dim, backbone.name)
     about = {"name": backbone.name, "key": place.key, "folder": place.final, **asdict(choice)}
