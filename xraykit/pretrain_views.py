@@ -8,6 +8,8 @@ drop what is to be seen.
 import torch
 import torch.nn.functional as F
 
+from xraykit.augment import warp
+
 ANGLE, SHIFT, ZOOM = 0.225, 0.15, (0.84, 1.21)  # radians, halves of the side, source side over view side
 GAMMA, CONTRAST, BRIGHTNESS, SHARPNESS, NOISE = 0.35, 0.3, 0.12, (-0.6, 0.8), 0.04
 
@@ -20,12 +22,9 @@ def view(images: torch.Tensor, *, size: int, generator: torch.Generator) -> torc
 def place(images: torch.Tensor, *, size: int, generator: torch.Generator) -> torch.Tensor:
     """Turn, shift and zoom each image at random, sampled at size x size pixels; edges are continued."""
     n = len(images)
-    angle, right, down = (_uniform(n, -1, 1, generator)[:, 0, 0] * a for a in (ANGLE, SHIFT, SHIFT))
-    zoom = _uniform(n, *ZOOM, generator)[:, 0, 0]
-    cos, sin = angle.cos() * zoom, angle.sin() * zoom
-    rows = [torch.cat([cos, -sin, right], 1), torch.cat([sin, cos, down], 1)]
-    grid = F.affine_grid(torch.stack(rows, 1), [n, 1, size, size], align_corners=False)
-    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    angle, right, down = (_uniform(n, -1, 1, generator)[:, 0, 0, 0] * a for a in (ANGLE, SHIFT, SHIFT))
+    zoom = _uniform(n, *ZOOM, generator)[:, 0, 0, 0]
+    return warp(images, size=size, angle=angle, zoom=zoom, right=right, down=down)
 
 
 def expose(images: torch.Tensor, *, generator: torch.Generator) -> torch.Tensor:

@@ -4,8 +4,10 @@ from xraykit.plots.decisions import confusions, heatmap, score_histograms
 from xraykit.plots.embeddings import map3d, maps
 from xraykit.plots.pictures import before_after, sample_grid
 from xraykit.plots.scores import intervals, recall_bars, reliability
+from xraykit.plots.searches import study
 from xraykit.plots.shots import draw_distribution, shot_curves
 from xraykit.plots.tables import bars, class_counts, cooccurrence, grey_histograms, images_per_patient
+from xraykit.plots.training import learning_curves, trade_off
 
 __all__ = [
     "bars",
@@ -18,6 +20,7 @@ __all__ = [
     "heatmap",
     "images_per_patient",
     "intervals",
+    "learning_curves",
     "map3d",
     "maps",
     "recall_bars",
@@ -25,4 +28,6 @@ __all__ = [
     "sample_grid",
     "score_histograms",
     "shot_curves",
+    "study",
+    "trade_off",
 ]
