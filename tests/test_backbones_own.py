@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from xraykit import backbones
 from xraykit.backbones import own
 from xraykit.errors import DataError, DataNotFoundError
-from xraykit.nets import SmallEncoder
+from xraykit.nets import BaselineCnn, SmallEncoder
 from xraykit.pixel_baseline import pixel_features
 
 ABOUT = {
@@ -116,3 +116,28 @@ def test_pixels_have_no_weights() -> None:
         backbones.load("pixels:random")
     with pytest.raises(DataError, match="no normalisation"):
         backbones.load("pixels", normalise=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "dim", "norm"),
+    [("cnn", 256, "batch"), ("cnn-small", 64, "batch"), ("cnn-group-norm", 256, "group")],
+)
+def test_cnn_is_the_untrained_baseline_averaged(name: str, dim: int, norm: str) -> None:
+    state = torch.get_rng_state()
+    backbone, again, other = (backbones.load(name, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert (backbone.size, backbone.dim, backbone.pretraining.data) == (64, dim, ())
+    assert backbone.pretraining.seeds == "1"
+    assert backbone.weights_hash == again.weights_hash != other.weights_hash
+    assert backbones.load(f"{name}:random", seed=1).weights_hash == backbone.weights_hash
+    net = BaselineCnn(dim // 8, norm=norm).eval()
+    net.load_state_dict(backbone.module.maps.state_dict())
+    x = torch.rand(2, 1, 40, 40)
+    with torch.no_grad():
+        torch.testing.assert_close(backbone.module(x), net((x - 0.5) / 0.25).mean(dim=(2, 3)))
+
+
+def test_cnn_has_no_file_of_weights() -> None:
+    for weights in ("imagenet", "mine.safetensors"):
+        with pytest.raises(DataError, match=f"cnn begins with random weights, not '{weights}'; .*restore"):
+            backbones.load(f"cnn:{weights}")

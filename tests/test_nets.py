@@ -1,8 +1,11 @@
 """Networks of our own."""
 
+import pytest
 import torch
+from torch import nn
 
-from xraykit.nets import ResidualBlock, SmallEncoder
+from xraykit.errors import DataError
+from xraykit.nets import BaselineCnn, ResidualBlock, SmallEncoder
 
 
 def test_the_small_encoder_has_the_size_and_the_maps_it_promises() -> None:
@@ -24,3 +27,43 @@ def test_a_block_whose_convolutions_are_zero_passes_the_shortcut() -> None:
     x = torch.arange(16.0).view(1, 1, 4, 4)
     means = torch.tensor([[2.5, 4.5], [10.5, 12.5]])  # of the four 2 x 2 squares
     torch.testing.assert_close(block(x)[0], torch.stack([2 * means, torch.zeros(2, 2)]))
+
+
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_the_baseline_has_the_size_and_the_maps_it_promises(norm: str) -> None:
+    net = BaselineCnn(norm=norm).eval()
+    # Channels of the seven convolutions; each map has two weights of its norm.
+    pairs = [(1, 32), (32, 64), (64, 64), (64, 128), (128, 128), (128, 256), (256, 256)]
+    count = sum(9 * channels * out + 2 * out for channels, out in pairs)
+    assert sum(p.numel() for p in net.parameters()) == count
+    assert 1_150_000 < count < 1_250_000
+    for size in (8, 30, 64):
+        assert net(torch.rand(2, 1, size, size)).shape == (2, 256, size // 8, size // 8)
+    assert BaselineCnn(3, norm=norm)(torch.rand(2, 1, 16, 16)).shape == (2, 24, 2, 2)
+
+
+def test_blocks_are_convolution_norm_and_relu_with_pooling_between() -> None:
+    kinds = [type(layer).__name__ for layer in BaselineCnn(4).layers]
+    one = ["Conv2d", "BatchNorm2d", "ReLU"]
+    assert kinds == one + (["MaxPool2d"] + 2 * one) * 3
+
+
+@pytest.mark.parametrize(("width", "groups"), [(32, [8] * 7), (4, [4, *[8] * 6]), (3, [1, 2, 2, 4, 4, 8, 8])])
+def test_groups_divide_the_channels(width: int, groups: list[int]) -> None:
+    norms = [layer for layer in BaselineCnn(width, norm="group").layers if isinstance(layer, nn.GroupNorm)]
+    assert [norm.num_groups for norm in norms] == groups
+
+
+def test_group_norm_computes_each_image_on_its_own() -> None:
+    images = torch.rand(6, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    group, batch = (BaselineCnn(4, norm=norm).train() for norm in ("group", "batch"))
+    torch.testing.assert_close(torch.cat([group(images[:2]), group(images[2:])]), group(images))
+    assert not torch.allclose(torch.cat([batch(images[:2]), batch(images[2:])]), batch(images), atol=1e-3)
+
+
+@pytest.mark.parametrize(("width", "norm"), [(0, "batch"), (8, "layer")])
+def test_baselines_that_do_not_exist(width: int, norm: str) -> None:
+    with pytest.raises(
+        DataError, match=f"width = {width} and norm = '{norm}'; use at least 1, and batch or g"
+    ):
+        BaselineCnn(width, norm=norm)

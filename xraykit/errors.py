@@ -30,3 +30,7 @@ class StorageError(XraykitError, OSError):
 
 class RunError(XraykitError, RuntimeError):
     """A notebook run cannot start, or one of its notebooks failed."""
+
+
+class TrainingError(XraykitError, RuntimeError):
+    """Training cannot go on: the loss is not finite, or memory is exhausted."""

@@ -1,7 +1,11 @@
-"""Networks of our own: the small encoder behind ``phantom``."""
+"""Networks of our own: the small encoder behind ``phantom``, and a plain CNN to train from scratch."""
+
+import math
 
 import torch
 from torch import nn
+
+from xraykit.errors import DataError
 
 
 class ResidualBlock(nn.Module):
@@ -46,3 +50,36 @@ class SmallEncoder(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.blocks(self.stem(x))
+
+
+class BaselineCnn(nn.Module):
+    """A plain stack of 3x3 convolutions: grey images (B, 1, S, S), S at least 8, to (B, 8*width, S/8, S/8).
+
+    Four blocks of ``width``, 2, 4 and 8 times ``width`` channels, of one, two, two and two convolutions, each
+    with a norm and a ReLU, and max pooling between the blocks. About 1.2 million weights at width 32.
+
+    Args:
+        width: channels of the first block.
+        norm: ``"batch"``, or ``"group"`` (Wu and He, ECCV 2018; groups of 8 channels or fewer), which
+            computes every image on its own, so that it does not matter how a batch is divided.
+
+    Raises:
+        DataError: a width below 1, or another norm.
+    """
+
+    def __init__(self, width: int = 32, *, norm: str = "batch") -> None:
+        super().__init__()
+        if width < 1 or norm not in ("batch", "group"):
+            raise DataError(f"width = {width} and norm = {norm!r}; use at least 1, and batch or group")
+        layers, channels = [], 1
+        for block, convolutions in enumerate((1, 2, 2, 2)):
+            out = width * 2**block
+            layers += [nn.MaxPool2d(2)] if block else []
+            for _ in range(convolutions):
+                normed = nn.BatchNorm2d(out) if norm == "batch" else nn.GroupNorm(math.gcd(out, 8), out)
+                layers += [nn.Conv2d(channels, out, 3, padding=1, bias=False), normed, nn.ReLU()]
+                channels = out
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)

@@ -1,4 +1,5 @@
-"""Backbones that come with the package: ``phantom``, a small encoder, and ``pixels``, no network at all."""
+"""Backbones that come with the package: ``phantom``, a small encoder; ``cnn``, a plain network to train; and
+``pixels``, no network at all."""
 
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import xraykit.weights
 from xraykit.backbones.base import Backbone, Pooled, Pretraining, from_module
 from xraykit.backbones.weight_files import SUFFIXES, fit, read_weights, weights_path
 from xraykit.errors import DataError, DataNotFoundError
-from xraykit.nets import SmallEncoder
+from xraykit.nets import BaselineCnn, SmallEncoder
 
 PHANTOM = Path(xraykit.weights.__file__).parent / "phantom.safetensors"
 PIXEL_GRID = 16
@@ -66,3 +67,33 @@ def build_pixels(
         raise DataError(f"pixels has no weights, not {weights!r} either; load it as plain pixels")
     about = Pretraining(source="none: mean grey levels of a 16 x 16 grid")
     return from_module(nn.Flatten(), name="pixels", size=PIXEL_GRID, pretraining=about)
+
+
+def build_cnn(
+    weights: str | None = None,
+    *,
+    seed: int = 0,
+    weights_dir: str | Path | None = None,
+    width: int = 32,
+    norm: str = "batch",
+) -> Backbone:
+    """`nets.BaselineCnn`, untrained, averaged over the picture: where training from scratch begins.
+
+    Args:
+        weights: None or ``"random"``.
+        seed: of the random weights.
+        weights_dir: not used; there is no file to look for.
+        width, norm: see `nets.BaselineCnn`.
+
+    Raises:
+        DataError: other weights; a trained CNN is a classifier, which `classifiers.restore` reads.
+    """
+    if weights not in (None, "random"):
+        raise DataError(
+            f"cnn begins with random weights, not {weights!r}; a trained one is for classifiers.restore"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        net = BaselineCnn(width, norm=norm)
+    about = Pretraining(source=f"random weights of nets.BaselineCnn, width {width}", seeds=str(seed))
+    return from_module(Pooled(net, mean=[0.5], std=[0.25]), name="cnn", size=64, pretraining=about)

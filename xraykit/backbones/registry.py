@@ -17,7 +17,13 @@ class Builder(Protocol):
         """`weights` is what stood behind the colon, None without one."""
 
 
-_OURS: dict[str, Builder] = {"phantom": own.build_phantom, "pixels": own.build_pixels}
+_OURS: dict[str, Builder] = {
+    "phantom": own.build_phantom,
+    "pixels": own.build_pixels,
+    "cnn": own.build_cnn,
+    "cnn-small": partial(own.build_cnn, width=8),
+    "cnn-group-norm": partial(own.build_cnn, norm="group"),
+}
 _REGISTERED: dict[str, Builder] = {}
 
 
@@ -48,7 +54,8 @@ def load(
         spec: ``"architecture"`` or ``"architecture:weights"``: one of torchvision's classifiers with
             ``imagenet`` (the default), ``random`` or a file; torchxrayvision's
             ``"densenet121-res224-all:xrv"``; ``"phantom"``, ``"phantom:random"``, ``"phantom:<file>"``;
-            ``"pixels"``; or what `register` added. A file ends with ``.safetensors``, ``.pth`` or ``.pt``;
+            ``"cnn"``, ``"cnn-small"``, ``"cnn-group-norm"``, untrained; ``"pixels"``;
+            or what `register` added. A file ends with ``.safetensors``, ``.pth`` or ``.pt``;
             `weights_path` says where it is looked for.
         seed: of random weights; PyTorch's global generator stays as it is.
         weights_dir: folder of weight files; default ``XRAYKIT_WEIGHTS_DIR``, else ``<data folder>/weights``.
