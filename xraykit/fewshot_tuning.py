@@ -135,7 +135,7 @@ def optuna_search(
     about = {"n_trials": n_trials, "n_folds": n_folds, "seed": seed}
     choosers = {name: _optuna_chooser(name, _space(name, space), **about) for name, space in searches.items()}
     how = {"support": support, "shots": shots, "progress": progress}
-    with _quiet_optuna():
+    with quiet_optuna():
         return evaluate_choosing(pool, labels, test, choosers=choosers, **how)
 
 
@@ -177,8 +177,9 @@ def _space(name: str, space: Mapping[str, tuple | list]) -> dict:
 
 
 @contextmanager
-def _quiet_optuna() -> Iterator[None]:
+def quiet_optuna() -> Iterator[None]:
     """Without the line that Optuna logs for each trial; its verbosity is restored afterwards."""
+    import_tqdm_quietly()
     import optuna
 
     before = optuna.logging.get_verbosity()
