@@ -119,10 +119,14 @@ def test_pixels_have_no_weights() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "dim", "norm"),
-    [("cnn", 256, "batch"), ("cnn-small", 64, "batch"), ("cnn-group-norm", 256, "group")],
+    ("name", "dim", "norm", "light"),
+    [
+        ("cnn", 256, "batch", False),
+        ("cnn-small", 128, "batch", True),
+        ("cnn-group-norm", 256, "group", False),
+    ],
 )
-def test_cnn_is_the_untrained_baseline_averaged(name: str, dim: int, norm: str) -> None:
+def test_cnn_is_the_untrained_baseline_averaged(name: str, dim: int, norm: str, light: bool) -> None:
     state = torch.get_rng_state()
     backbone, again, other = (backbones.load(name, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), state)
@@ -130,7 +134,7 @@ def test_cnn_is_the_untrained_baseline_averaged(name: str, dim: int, norm: str) 
     assert backbone.pretraining.seeds == "1"
     assert backbone.weights_hash == again.weights_hash != other.weights_hash
     assert backbones.load(f"{name}:random", seed=1).weights_hash == backbone.weights_hash
-    net = BaselineCnn(dim // 8, norm=norm).eval()
+    net = BaselineCnn(dim // 8, norm=norm, light=light).eval()
     net.load_state_dict(backbone.module.maps.state_dict())
     x = torch.rand(2, 1, 40, 40)
     with torch.no_grad():

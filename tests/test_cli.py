@@ -41,7 +41,7 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
 def test_help_lists_the_commands(tmp_path: Path) -> None:
     done = xraykit("--help", cwd=tmp_path)
     assert done.returncode == 0
-    for command in ("doctor", "run", "data", "not for clinical use"):
+    for command in ("doctor", "run", "pretrain", "embed", "train", "data", "not for clinical use"):
         assert command in done.stdout
 
 
@@ -56,7 +56,8 @@ def test_help_lists_the_commands(tmp_path: Path) -> None:
         (["data", "check", "mnist"], 1, "error: no data set is called 'mnist'"),
         (["data", "fetch", "nih", "--archives", "13"], 2, "--archives"),
         (["data", "fetch", "kermany", "--size", "64"], 1, "error: kermany is published at one size"),
-        (["train"], 2, "No such command"),
+        (["train"], 2, "Missing option '--out'"),
+        (["distil"], 2, "No such command"),
     ],
 )
 def test_a_mistake_is_one_message(arguments: list[str], status: int, message: str, tmp_path: Path) -> None:

@@ -1,11 +1,20 @@
 """Bootstrap, paired comparison and Holm correction."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
 from xraykit.errors import DataError
-from xraykit.intervals import Interval, bootstrap, frame, holm, paired_differences, patient_weights
+from xraykit.intervals import (
+    Interval,
+    bootstrap,
+    frame,
+    holm,
+    paired_differences,
+    patient_weights,
+    wide,
+)
 
 
 def test_weights_resample_patients_not_images():
@@ -122,11 +131,33 @@ def test_no_draws_is_an_error():
 def test_frame_has_a_row_for_each_key_and_metric():
     found = {("binary", "none"): {"auroc": Interval(0.5, 0.4, 0.6), "f1": Interval(0.25, 0.125, 0.5)}}
     table = frame(found, levels=["task", "method"])
-    assert table[["task", "method", "metric", "value", "ci_low"]].values.tolist() == [
+    assert table[["task", "method", "metric", "value", "ci_low"]].to_numpy().tolist() == [
         ["binary", "none", "auroc", 0.5, 0.4],
         ["binary", "none", "f1", 0.25, 0.125],
     ]
     assert frame({"a": {"f1": Interval(1, 1, 1)}}, levels=["method"])["method"].tolist() == ["a"]
+
+
+def test_wide_has_a_row_for_each_key_and_a_column_for_each_metric():
+    a, b, c = Interval(0.5, 0.25, 0.75), Interval(0.25, 0.125, 0.5), Interval(1, 1, 1)
+    found = {"SVC": {"test": {"f1": a, "auroc": b}}, "KNN": {"test": {"auroc": c}, "development": {"f1": b}}}
+    table = wide(found, levels=["method", "part"])
+    assert table.index.names == ["method", "part"]
+    assert table.index.tolist() == [("SVC", "test"), ("KNN", "test"), ("KNN", "development")]
+    assert list(table) == ["f1", "auroc"]  # in the order given
+    one, two, three = "0.500 [0.250, 0.750]", "0.250 [0.125, 0.500]", "1.000 [1.000, 1.000]"
+    assert table.to_numpy().tolist() == [[one, two], ["", three], [two, ""]]
+    flat = {(method, part): scores for method, parts in found.items() for part, scores in parts.items()}
+    pd.testing.assert_frame_equal(wide(flat, levels=["method", "part"]), table)
+    deeper = wide({"binary": flat}, levels=["task", "method", "part"])
+    pd.testing.assert_frame_equal(deeper.loc["binary"], table)
+    plain = wide({"SVC": {"f1": a}, "KNN": {"f1": c}}, levels=["method"])
+    assert plain["f1"].to_dict() == {"SVC": one, "KNN": three}
+
+
+def test_wide_of_other_levels_than_its_keys():
+    with pytest.raises(ValueError, match="shorter"):
+        wide({"SVC": {"f1": Interval(1, 1, 1)}}, levels=["method", "part"])
 
 
 def test_patients_that_do_not_match_are_named():

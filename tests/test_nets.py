@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from xraykit.errors import DataError
 from xraykit.nets import BaselineCnn, ResidualBlock, SmallEncoder
@@ -42,10 +43,45 @@ def test_the_baseline_has_the_size_and_the_maps_it_promises(norm: str) -> None:
     assert BaselineCnn(3, norm=norm)(torch.rand(2, 1, 16, 16)).shape == (2, 24, 2, 2)
 
 
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_the_light_one_has_the_size_and_the_maps_it_promises(norm: str) -> None:
+    net = BaselineCnn(16, norm=norm, light=True).eval()
+    count = 25 * 16 + 32 + sum(9 * c * 2 * c + 4 * c for c in (16, 32, 64))
+    assert sum(p.numel() for p in net.parameters()) == count == 97_648
+    for size in (16, 64, 128, 224):
+        assert net(torch.rand(2, 1, size, size)).shape == (2, 128, size // 16, size // 16)
+
+
+def operations(net: nn.Module, size: int) -> int:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        net(torch.zeros(1, 1, size, size))
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("width", [8, 16, 32])
+@pytest.mark.parametrize("size", [64, 224])
+def test_the_light_one_takes_a_tenth_of_the_operations_and_a_third_of_the_weights(
+    width: int, size: int
+) -> None:
+    full, light = (BaselineCnn(width, light=light).eval() for light in (False, True))
+    assert 10 < operations(full, size) / operations(light, size) < 12
+    full, light = (sum(p.numel() for p in net.parameters()) for net in (full, light))
+    assert light / full == pytest.approx(1 / 3, abs=0.01)
+    # By hand: two operations for each weight of a convolution and each pixel of its map.
+    maps = [(25, width, size // 2), *((9 * width**2 * 2 * 4**i, 1, size // 2 ** (i + 2)) for i in range(3))]
+    expected = sum(2 * weights * channels * side**2 for weights, channels, side in maps)
+    assert operations(BaselineCnn(width, light=True), size) == expected
+
+
 def test_blocks_are_convolution_norm_and_relu_with_pooling_between() -> None:
     kinds = [type(layer).__name__ for layer in BaselineCnn(4).layers]
     one = ["Conv2d", "BatchNorm2d", "ReLU"]
     assert kinds == one + (["MaxPool2d"] + 2 * one) * 3
+    light = BaselineCnn(4, light=True).layers
+    assert [type(layer).__name__ for layer in light] == one + ["MaxPool2d", *one] * 3
+    convolutions = [layer for layer in light if isinstance(layer, nn.Conv2d)]
+    assert [layer.kernel_size for layer in convolutions] == [(5, 5)] + [(3, 3)] * 3
+    assert [layer.stride for layer in convolutions] == [(2, 2)] + [(1, 1)] * 3
 
 
 @pytest.mark.parametrize(("width", "groups"), [(32, [8] * 7), (4, [4, *[8] * 6]), (3, [1, 2, 2, 4, 4, 8, 8])])

@@ -93,6 +93,20 @@ def test_intervals_draw_value_and_limits_in_the_order_given():
         plots.intervals(scores(), metrics=["f1"])
 
 
+def test_intervals_of_a_method_without_a_metric_draw_nothing_for_it():
+    table = pd.concat(
+        [scores(), scores().iloc[[0]].assign(metric="f1"), scores().iloc[[0]].assign(method="x")]
+    )
+    fig = plots.intervals(table.reset_index(drop=True), metrics=["auroc", "f1"])
+    auroc, f1 = fig.axes
+    assert auroc.collections[1].get_offsets().tolist() == [[0.8, 0], [0.85, 1], [0.8, 2]]
+    assert f1.collections[1].get_offsets().tolist() == [[0.8, 0]]
+    assert len(f1.collections[0].get_segments()) == 1
+    assert [t.get_text() for t in auroc.get_yticklabels()] == ["plain", "balanced", "x"]
+    last = plots.intervals(table[::-1].reset_index(drop=True), metrics=["f1"])
+    assert last.axes[0].get_ylim()[0] >= 2  # the methods without it have their line nevertheless
+
+
 def test_recall_bars_have_their_intervals():
     table = scores().rename(columns={"metric": "class"})
     ax = plots.recall_bars(table, title="binary").axes[0]

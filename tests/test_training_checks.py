@@ -11,7 +11,7 @@ from training_children import QUIET, TRAIN, VAL, config, network, tiny, train
 from xraykit import classifiers, training
 from xraykit.datasets import XrayDataset
 from xraykit.errors import DataError, TrainingError
-from xraykit.training_checks import check, check_finite, explained
+from xraykit.training_checks import check, check_finite, check_size, explained
 
 
 def checked(
@@ -189,8 +189,40 @@ def test_memory_that_is_exhausted(monkeypatch, error: Exception) -> None:
         train(network())
 
 
+def test_memory_that_is_exhausted_in_validation(monkeypatch) -> None:
+    forward = classifiers.Classifier.forward
+
+    def exhausted(self: classifiers.Classifier, x: torch.Tensor) -> torch.Tensor:
+        if len(x) == len(VAL):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return forward(self, x)
+
+    monkeypatch.setattr(classifiers.Classifier, "forward", exhausted)
+    message = (
+        "out of memory in the validation of epoch 1 with 10 images of 16 pixels a batch; use device='cpu'"
+    )
+    with pytest.raises(TrainingError, match=message):
+        train(network())
+
+
+def test_the_size_is_tried_on_the_device_of_the_model(monkeypatch) -> None:
+    seen = []
+
+    def forward(self: classifiers.Classifier, x: torch.Tensor) -> torch.Tensor:
+        seen.append(x.device.type)
+        return x.new_zeros(len(x), 1)
+
+    monkeypatch.setattr(classifiers.Classifier, "forward", forward)
+    check_size(network().to("meta"), tiny())
+    check_size(network(), tiny())
+    assert seen == ["meta", "cpu"]
+
+
 def test_other_errors_stay_what_they_are() -> None:
-    with pytest.raises(RuntimeError, match="shapes do not match"), explained(tiny(), config(), step=1):
+    with (
+        pytest.raises(RuntimeError, match="shapes do not match"),
+        explained(tiny(), when="step 1", at_once=8, fix="less"),
+    ):
         raise RuntimeError("shapes do not match")
 
 

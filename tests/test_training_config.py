@@ -1,12 +1,16 @@
 """Options of a training run: schedules by hand and against PyTorch, optimisers, values out of range."""
 
+import json
 import math
+from dataclasses import asdict
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from xraykit.augment import Augment
 from xraykit.errors import DataError
 from xraykit.training_config import OPTIMISERS, SCHEDULES, Config, make_optimiser, rate
 
@@ -70,6 +74,23 @@ def test_parameters_without_gradient_stay_even_with_weight_decay(name: str) -> N
     net(torch.ones(1, 2)).sum().backward()
     optimiser.step()
     assert torch.equal(net.weight, before)
+
+
+def test_numbers_of_numpy_are_the_same_configuration() -> None:
+    plain = Config(
+        epochs=3, batch_size=16, learning_rate=0.5, patience=2, seed=7, weights=(1.0, 2.5), monitor=("loss",),
+        augment=Augment(rotation=5.0, flip=0.25),
+    )  # fmt: skip
+    numpy = Config(
+        epochs=np.int64(3), batch_size=np.uint8(16), learning_rate=np.float32(0.5), patience=np.int32(2),
+        seed=np.int64(7), weights=np.array([1, 2.5]), monitor=["loss"],
+        augment=Augment(rotation=np.int64(5), flip=np.float32(0.25)),
+    )  # fmt: skip
+    assert numpy == plain
+    assert json.dumps(asdict(numpy)) == json.dumps(asdict(plain))
+    assert Config(weights=(np.float32(0.5), np.float32(2))).weights == (0.5, 2.0)
+    with pytest.raises(DataError, match="epochs = 0; it must be"):
+        Config(epochs=np.int64(0))
 
 
 @pytest.mark.parametrize(

@@ -191,9 +191,36 @@ def test_what_cannot_be_run_says_why(ds, networks, fits) -> None:
         for monitor in ("accuracy", "sensitivity"):
             assert table["elsewhere", way, monitor] == "not run: no network for here"
             assert table["large", way, monitor].startswith("not run: large cannot take images of 16x16")
-            assert table["resnet18:missing.pth", way, monitor].startswith("not run: no weights at")
+            said = table["resnet18:missing.pth", way, monitor]
+            assert said.startswith("not run: no weights at missing.pth, and none named missing.pth in here, ")
             assert table["cnn-small", way, monitor].n_outputs == 1
     assert len(fits) == 4
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        (
+            "no weights at /home/my name/w/a.pth, and none in /data/w, which",
+            "no weights at a.pth, and none in w, which",
+        ),
+        ("the weights of vgg16, /a/b c/v.pth, are damaged", "the weights of vgg16, v.pth, are damaged"),
+        (
+            "cannot download https://host/a/v.pth (no route)",
+            "cannot download https://host/a/v.pth (no route)",
+        ),
+        ("open failed ([Errno 2]: '/a/b.pt')\nput it at /c/d", "open failed ([Errno 2]: 'b.pt')"),
+        ("/opt/x/phantom.safetensors is missing", "phantom.safetensors is missing"),
+        ("network/1 takes 3/4 of ../here", "network/1 takes 3/4 of ../here"),
+    ],
+)
+def test_the_reason_names_no_folder_of_the_machine(networks, ds, monkeypatch, said: str, shown: str) -> None:
+    def elsewhere(*args: object, **about: object) -> object:
+        raise DownloadError(said)
+
+    monkeypatch.setitem(registry._REGISTERED, "elsewhere", elsewhere)
+    table = model_table(["elsewhere"], ds, train=TRAIN, val=VAL, config=CONFIG, seed=0, **HOW)
+    assert set(table.values()) == {f"not run: {shown}"}
 
 
 def test_what_is_wrong_otherwise_is_not_hidden(ds, networks, monkeypatch) -> None:

@@ -6,9 +6,12 @@ import numpy as np
 import optuna
 import pandas as pd
 import pytest
+import torch
+from sklearn.metrics import roc_auc_score
 
 from xraykit import training, training_tuning
 from xraykit.augment import Augment
+from xraykit.classifiers import Classifier
 from xraykit.datasets import XrayDataset
 from xraykit.errors import DataError, TrainingError
 from xraykit.training_config import Config
@@ -38,12 +41,19 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> list:
 
     def fit(model, ds, *, config, **about):
         width = model.head[1].in_features // 8
-        asked.append({"config": config, "width": width, **about})
+        light = next(m.stride for m in model.modules() if isinstance(m, torch.nn.Conv2d)) == (2, 2)
+        asked.append({"config": config, "width": width, "light": light, **about})
         value = 1 - 0.1 * abs(np.log10(config.learning_rate) + 2) - 1e-3 * (width != 16)
-        return SimpleNamespace(history=pd.DataFrame({"val_auroc": [0.0, value]}))
+        return finished([0.0, value], model)
 
     monkeypatch.setattr(training, "fit", fit)
     return asked
+
+
+def finished(auroc: list[float], model: Classifier) -> SimpleNamespace:
+    """What is asked of a `Fitted`."""
+    kept = {"last": model}
+    return SimpleNamespace(history=pd.DataFrame({"val_auroc": auroc}), model=kept.__getitem__)
 
 
 def test_the_base_settings_come_first_and_the_best_trial_wins(ds, on, fits) -> None:
@@ -57,9 +67,9 @@ def test_the_base_settings_come_first_and_the_best_trial_wins(ds, on, fits) -> N
         1e-3,
         32,
         0.01,
-        8,
+        16,
     ]
-    assert trials.loc[0, "val_auroc"] == pytest.approx(1 - 0.1 - 1e-3, abs=1e-12)
+    assert trials.loc[0, "val_auroc"] == pytest.approx(1 - 0.1, abs=1e-12)
     top = trials.loc[trials["val_auroc"].idxmax()]
     assert (found.best.learning_rate, found.best.batch_size, found.best.weight_decay, found.width) == (
         top["learning_rate"], top["batch_size"], top["weight_decay"], top["width"],
@@ -78,6 +88,7 @@ def test_what_is_trained_is_what_the_table_says(ds, on, fits) -> None:
         assert (config.monitor, config.patience, config.seed, config.epochs) == ((), 0, 7, 3)
         assert (asked["cache_dir"], asked["device"], asked["progress"]) == ("cache", "cpu", False)
         assert asked["val"].tolist() == list(range(16, 24))
+        assert asked["light"]
 
 
 def test_seeded_quiet_and_inside_its_space(ds, on, fits, capfd) -> None:
@@ -93,7 +104,7 @@ def test_seeded_quiet_and_inside_its_space(ds, on, fits, capfd) -> None:
     assert training_tuning.WEIGHT_DECAYS[0] <= low["weight_decay"]
     assert high["weight_decay"] <= training_tuning.WEIGHT_DECAYS[1]
     assert set(one.trials["batch_size"]) <= {16, 32, 64}
-    assert set(one.trials["width"]) <= {4, 8, 16}
+    assert set(one.trials["width"]) <= {8, 16, 32}
 
 
 def test_the_search_improves_and_knows_what_mattered(ds, on, fits) -> None:
@@ -105,11 +116,15 @@ def test_the_search_improves_and_knows_what_mattered(ds, on, fits) -> None:
 
 
 def test_what_diverges_is_pruned(ds, on, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = []
+
     def fit(model, ds, *, config, **about):
         if config.learning_rate > 5e-3:
             raise TrainingError("the loss is nan")
         value = np.nan if config.learning_rate < 3e-4 else 0.7 + config.weight_decay
-        return SimpleNamespace(history=pd.DataFrame({"val_auroc": [value]}))
+        fitted = finished([value], model)
+        models.append((value, model, config.learning_rate))
+        return fitted
 
     monkeypatch.setattr(training, "fit", fit)
     found = improve(ds, **on, n_trials=12)
@@ -120,6 +135,28 @@ def test_what_diverges_is_pruned(ds, on, monkeypatch: pytest.MonkeyPatch) -> Non
     assert found.trials["state"].tolist() == np.where(lost, "PRUNED", "COMPLETE").tolist()
     assert found.trials["val_auroc"].isna().equals(lost)
     assert 3e-4 <= found.best.learning_rate <= 5e-3
+    top = max((trained for trained in models if np.isfinite(trained[0])), key=lambda trained: trained[0])
+    assert found.winner is top[1]
+    assert found.best.learning_rate == top[2]
+    assert found.first is models[0][1]
+
+
+@pytest.mark.parametrize("how", ["raised", "nan"])
+def test_base_settings_that_diverge_leave_no_first_network(ds, on, monkeypatch, how: str) -> None:
+    models = []
+
+    def fit(model, ds, *, config, **about):
+        models.append(model)
+        if len(models) == 1 and how == "raised":
+            raise TrainingError("the loss is nan")
+        return finished([np.nan if len(models) == 1 else 0.5 + len(models) / 100], model)
+
+    monkeypatch.setattr(training, "fit", fit)
+    found = improve(ds, **on, n_trials=4)
+    assert found.trials["state"].tolist() == ["PRUNED"] + ["COMPLETE"] * 3
+    assert found.first is None
+    assert found.winner is models[3]
+    assert found.best.learning_rate == found.trials.loc[3, "learning_rate"]
 
 
 def test_all_diverged(ds, on, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,13 +177,17 @@ def test_a_real_training(ds, on) -> None:
     found = improve(ds, **on, n_trials=2, device="cpu")
     assert found.trials["state"].tolist() == ["COMPLETE"] * 2
     assert found.trials["val_auroc"].between(0, 1).all()
+    for number, model in {0: found.first, found.trials["val_auroc"].idxmax(): found.winner}.items():
+        logits = training.predict(model, ds.images[on["val"]], device="cpu")[:, 0]
+        assert roc_auc_score(ds.labels[on["val"]], logits) == found.trials.loc[number, "val_auroc"]
 
 
 def test_one_trial_has_no_importances(ds, on, fits) -> None:
     found = improve(ds, **on, n_trials=1)
     assert found.importances == {}
     assert found.best == BASE
-    assert found.width == 8
+    assert found.width == 16
+    assert found.first is found.winner
 
 
 @pytest.mark.parametrize(
@@ -159,7 +200,7 @@ def test_one_trial_has_no_importances(ds, on, fits) -> None:
         ),
         ({"base": Config(weight_decay=0)}, "base weight_decay = 0; the search goes from"),
         ({"base": Config(batch_size=48)}, r"base batch_size = 48 is not among the choices \[16, 32, 64\]"),
-        ({"base_width": 32}, r"base width = 32 is not among the choices \[4, 8, 16\]; add it"),
+        ({"base_width": 4}, r"base width = 4 is not among the choices \[8, 16, 32\]; add it"),
     ],
 )
 def test_bad_input(ds, on, change: dict, message: str) -> None:

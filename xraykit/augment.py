@@ -53,6 +53,7 @@ class Augment:
             value, limit = getattr(self, field.name), LIMITS[field.name]
             if not (isinstance(value, Real) and 0 <= value <= limit):
                 raise DataError(f"{field.name} = {value!r}; choose a number from 0 (off) to {limit}")
+            object.__setattr__(self, field.name, float(value))  # numbers of NumPy are no JSON
 
 
 def augment(

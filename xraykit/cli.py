@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from xraykit.cli_networks import DataDir, embed, pretrain, train
 from xraykit.errors import XraykitError
 
 app = typer.Typer(
@@ -19,10 +20,6 @@ app = typer.Typer(
 data_app = typer.Typer(help="Download data sets and check the copies.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
-DataDir = Annotated[
-    Path | None,
-    typer.Option(help="Root of downloads and caches (default: XRAYKIT_DATA_DIR, else data/ of the project)."),
-]
 FiguresDir = Annotated[
     Path | None,
     typer.Option(
@@ -92,96 +89,9 @@ def run(
         raise typer.Exit(1)
 
 
-@app.command()
-def pretrain(
-    method: Annotated[str, typer.Option(help="Pretraining method: simclr.")] = "simclr",
-    images: Annotated[int, typer.Option(help="Rendered images, each of another reserved patient.")] = 10_000,
-    epochs: Annotated[int, typer.Option(help="Passes over the images.")] = 12,
-    seed: Annotated[int, typer.Option(help="Of generator, weights and views.", min=0)] = 7,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="File to write (default: weights/phantom-<seed>.safetensors of the data folder)."),
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    precision: Annotated[
-        str, typer.Option(help="32-true, or bf16-mixed: twice as fast where the processor has it.")
-    ] = "32-true",
-    data_dir: DataDir = None,
-) -> None:
-    """Pretrain the small encoder behind phantom on synthetic images, without labels; a killed run goes on."""
-    from xraykit import paths
-    from xraykit import pretrain as pretraining
-
-    config = pretraining.Config(method=method, images=images, epochs=epochs, seed=seed)
-    out = out or paths.data_dir(data_dir) / "weights" / f"phantom-{seed}.safetensors"
-    losses = pretraining.pretrain(config, out=out.expanduser(), device=device, precision=precision)
-    typer.echo(f"mean loss of the epochs: {', '.join(f'{loss:.3f}' for loss in losses)}")
-    typer.echo(f"{out}; use it as the backbone phantom:{out}")
-
-
-@app.command()
-def embed(
-    dataset: Annotated[str, typer.Option(help="Data set, such as kermany.")] = "synthetic",
-    backbone: Annotated[
-        str, typer.Option(help="Such as phantom, densenet161:imagenet or resnet18:file.safetensors.")
-    ] = "phantom",
-    size: Annotated[int, typer.Option(help="Side of the decoded images, in pixels.")] = 224,
-    precision: Annotated[
-        str, typer.Option(help="fp32, bf16, or auto: bf16 where the hardware has it.")
-    ] = "auto",
-    backend: Annotated[
-        str, typer.Option(help="openvino, torch, or auto: by the kind of processor.")
-    ] = "auto",
-    device: Annotated[str, typer.Option(help="cpu, cuda, mps, or auto: a GPU where there is one.")] = "auto",
-    batch_size: Annotated[
-        int | None, typer.Option(help="Images at once (default: by backend and device).", min=1)
-    ] = None,
-    devices: Annotated[
-        int | None, typer.Option(help="Processes on each machine (default: 1, or torchrun's).", min=1)
-    ] = None,
-    num_nodes: Annotated[
-        int | None,
-        typer.Option(
-            help="Machines (default: 1, or torchrun's), which must all see the data folder. Several are "
-            "untested here.",
-            min=1,
-        ),
-    ] = None,
-    n_patients: Annotated[
-        int | None, typer.Option("-p", "--n-patients", help="Of a synthetic set.", min=1)
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of synthetic patients and of random weights.", min=0)] = 0,
-    data_dir: DataDir = None,
-) -> None:
-    """Extract the features of a data set into the cache; a killed run goes on.
-
-    Several devices share the work with --devices, with torchrun --nproc-per-node N (the path of) xraykit
-    embed ..., or with fabric run --devices N (the same path) embed ...
-    """
-    import time
-
-    from xraykit import backbones, datasets, embeddings, paths
-
-    made = {"n_patients": n_patients, "seed": seed if dataset.startswith("synthetic") else None}
-    options = {name: value for name, value in made.items() if value is not None}
-    images = datasets.load(dataset, size=size, data_dir=data_dir, **options).images
-    network = backbones.load(backbone, seed=seed)
-    start = time.perf_counter()
-    found = embeddings.extract(
-        images,
-        network,
-        cache_dir=paths.data_dir(data_dir) / "cache",
-        backend=backend,
-        precision=precision,
-        device=device,
-        batch_size=batch_size,
-        devices=devices,
-        num_nodes=num_nodes,
-    )
-    seconds = time.perf_counter() - start
-    if found.rank == 0:
-        speed = "" if found.cached else f", {len(images) / seconds:.1f} images/s"
-        typer.echo(f"{found}\n{seconds:.1f} s{speed}, in {found.folder}")
+app.command()(pretrain)
+app.command()(embed)
+app.command()(train)
 
 
 @data_app.command()

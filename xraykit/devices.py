@@ -1,6 +1,8 @@
 """The processor, the device and the processes that PyTorch works with, decided by rules."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -117,3 +119,14 @@ def launch(device: str, precision: str, *, devices: int, num_nodes: int, **optio
     except (ValueError, MisconfigurationException) as error:
         raise DataError(f"{devices} x {device} on {num_nodes} machines: {error}") from error
     return fabric
+
+
+@contextmanager
+def torch_threads(threads: int) -> Iterator[int]:
+    """Let PyTorch compute with so many threads for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(before)

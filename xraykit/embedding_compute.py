@@ -1,6 +1,5 @@
 """The loop of an extraction: read a batch, run the network, collect chunks, store each as it is complete."""
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ from tqdm import tqdm
 
 from xraykit import embedding_store
 from xraykit.backbones.base import Backbone, network_input
+from xraykit.devices import torch_threads
 from xraykit.embedding_choice import Choice
 from xraykit.embedding_engines import Run, openvino_run, torch_run
 from xraykit.embedding_shards import Team
@@ -45,7 +45,7 @@ def compute(work: Work, team: Team) -> None:
     on = work.choice.backend if work.choice.backend == "openvino" else work.choice.device
     size = work.batch_size or BATCH[on]
     with (
-        _torch_threads(work.threads or max(1, cores() // team.local)) as threads,
+        torch_threads(work.threads or max(1, cores() // team.local)) as threads,
         tqdm(
             total=total,
             initial=total - left,
@@ -107,13 +107,3 @@ def _check(features: np.ndarray, row: int, work: Work) -> None:
             f"{work.backbone.name} makes NaN or infinite features of image {row + bad[0]} ({work.choice}); "
             "check its weights, or try another precision or backend. They were not stored"
         )
-
-
-@contextlib.contextmanager
-def _torch_threads(threads: int) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield threads
-    finally:
-        torch.set_num_threads(before)

@@ -1,6 +1,6 @@
 """How sure one may be of a score: patient bootstrap, paired comparison, Holm correction."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -169,3 +169,27 @@ def frame(
         names = dict(zip(levels, parts, strict=True))
         rows += [{**names, "metric": m, **vars(value), "text": str(value)} for m, value in values.items()]
     return pd.DataFrame(rows)
+
+
+def wide(found: Mapping, *, levels: Sequence[str]) -> pd.DataFrame:
+    """Intervals for reading: one row a key, one column a metric, each cell ``value [low, high]``.
+
+    Args:
+        found: mappings within mappings down to those of metrics, as deep as `levels`; a key may also be a
+            tuple of several levels.
+        levels: what each depth is.
+    """
+    rows = frame(dict(_flat(found)), levels=levels)
+    index = list(levels)
+    return rows.pivot_table(index=index, columns="metric", values="text", aggfunc="first", sort=False).fillna(
+        ""
+    )
+
+
+def _flat(found: Mapping, before: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Mapping]]:
+    for key, values in found.items():
+        parts = (*before, *(key if isinstance(key, tuple) else (key,)))
+        if all(isinstance(value, Interval) for value in values.values()):
+            yield parts, values
+        else:
+            yield from _flat(values, parts)

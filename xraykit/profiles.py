@@ -44,6 +44,50 @@ SIZES: dict[str, dict[str, dict[str, object]]] = {
             "metrics": ("macro_f1", "auroc", "auprc", "accuracy", "balanced_accuracy"),
         },
     },
+    "05": {
+        "quick": {
+            **{
+                "image_size": 64,
+                "n_patients": 500,
+                "n_beside": 450,
+                "precision": "fp32",
+                "n_boot": 200,
+                "threads": 1,
+            },
+            **{"network": "cnn-small", "learning_rate": 3e-3, "epochs": 8, "patience": 0, "n_seeds": 2},
+            **{"transfer_pair": "phantom:random; phantom", "transfer_epochs": 2},
+            **{"rates": {"frozen": 1e-2, "fine-tuned": 1e-3}, "batch_size": 16, "side_batch": 16},
+            **{"transfer_seeds": 1},
+            **{"shares": (0.02, 0.1, 1.0), "images_an_epoch": 128, "n_map": 300, "n_side": 240},
+            **{"side_epochs": 5, "n_trials": 7},
+            **{"table_networks": "cnn-small", "table_size": 64, "table_epochs": 5},
+            **{"multilabel_networks": "cnn-small; phantom", "multilabel_epochs": 4},
+        },
+        "full": {
+            **{"image_size": 224, "n_patients": 4000, "n_beside": 4000, "precision": "auto", "n_boot": 1000},
+            **{
+                "network": "resnet18:imagenet",
+                "threads": 0,
+                "learning_rate": 1e-3,
+                "epochs": 6,
+                "patience": 3,
+                "n_seeds": 3,
+            },
+            **{
+                "transfer_pair": "resnet18:random; resnet18:imagenet",
+                "transfer_epochs": 5,
+                "transfer_seeds": 3,
+                "rates": {"frozen": 3e-3, "fine-tuned": 2e-4},
+                "batch_size": 32,
+                "side_batch": 32,
+            },
+            **{"shares": (0.01, 0.1, 1.0), "images_an_epoch": 640, "n_map": 600, "n_side": 800},
+            **{"side_epochs": 3, "n_trials": 12},
+            **{"table_networks": "vgg16:imagenet; resnet50:imagenet; inception_v3:imagenet"},
+            **{"table_size": 0, "table_epochs": 4},
+            **{"multilabel_networks": "cnn; resnet50:imagenet", "multilabel_epochs": 10},
+        },
+    },
 }
 TOGETHER = {"synthetic": ("synthetic", "synthetic-nih")}
 

@@ -16,10 +16,11 @@ from xraykit.augment import augment
 from xraykit.classifiers import Classifier, kind_of
 from xraykit.datasets import XrayDataset
 from xraykit.decisions import probabilities
-from xraykit.devices import choose_device, choose_precision, launch, team_size
+from xraykit.devices import choose_device, choose_precision, launch, team_size, torch_threads
 from xraykit.errors import DataError
 from xraykit.images import check_images
 from xraykit.losses import make_loss, targets
+from xraykit.threads import cores
 from xraykit.training_checks import check, check_finite, explained
 from xraykit.training_config import EVALUATED, Config, make_optimiser, rate
 from xraykit.training_files import Fitted, State, run_folder
@@ -39,6 +40,7 @@ def fit(
     precision: str = "fp32",
     devices: int | None = None,
     num_nodes: int | None = None,
+    threads: int | None = None,
     progress: bool = True,
 ) -> Fitted:
     """Train a copy of `model` on the images `train` of `ds` and watch it on the images `val`.
@@ -56,6 +58,9 @@ def fit(
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
         precision: ``"fp32"``, ``"bf16"`` (mixed), or ``"auto"``: bf16 where the device has it.
         devices, num_nodes: processes on each machine, and machines; as torchrun or Fabric started them.
+        threads: of a CPU process; None for its share of the processors. Sums in another order make other
+            weights, and every step enlarges the difference: one thread gives the same on every number of
+            processors of one kind.
 
     Raises:
         DataError: images, labels, splits, network and options that do not go together.
@@ -72,15 +77,21 @@ def fit(
     options = {"strategy": "ddp_find_unused_parameters_true"} if partly else {}
     fabric = launch(device, precision, devices=devices, num_nodes=num_nodes, **options)
     about = {"precision": precision, "device": device, "world": fabric.world_size}
+    about |= {"threads": threads} if threads else {}
     model = copy.deepcopy(model).to(memory_format=torch.channels_last).train()
     model.freeze(False)  # its mode and what is frozen do not make it another run
     made_by = (config, about)
     with run_folder(cache_dir, model, ds, train=train, val=val, made_by=made_by, fabric=fabric) as folder:
         state = State.begin(folder, config, about)
         if not state.finished:
-            with torch.random.fork_rng():
+            with torch.random.fork_rng(), torch_threads(threads or _share_of_threads(devices)):
                 _train(Work(model, ds, train, val, config, fabric), state, progress=progress)
     return Fitted(model.cpu(), state, rank=fabric.global_rank)
+
+
+def _share_of_threads(devices: int) -> int:
+    """As many as PyTorch has; of several processes on this machine, each its part of the processors."""
+    return torch.get_num_threads() if devices == 1 else max(1, cores() // devices)
 
 
 @dataclass(frozen=True)
@@ -138,7 +149,7 @@ def _epoch(work: Work, net: nn.Module, optimiser: torch.optim.Optimizer, *, epoc
     total = torch.zeros(2, device=fabric.device)
     for step, batch in enumerate(batches, start=epoch * len(batches)):
         mine = batch[fabric.global_rank :: fabric.world_size]
-        with explained(work.ds, config, step=step):
+        with explained(work.ds, when=f"step {step}", at_once=config.batch_size, fix="a smaller batch_size"):
             for group in optimiser.param_groups:
                 group["lr"] = rate(step, config.epochs * len(batches), config)
             images = training_batches.read(work.ds.images, work.train[mine], fabric.device)
@@ -174,13 +185,14 @@ def _hits(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 def _validate(work: Work, *, epoch: int) -> dict[str, float]:
     """Loss and scores of the validation images, which the processes share."""
     fabric, kind = work.fabric, kind_of(work.ds)
-    rank, world = fabric.global_rank, fabric.world_size
-    each = -(-len(work.val) // world)
-    padded = np.resize(work.val, each * world)
-    with fabric.autocast():
-        mine = _logits(work.model, work.ds.images, padded[rank::world], fabric.device)
-    gathered = fabric.all_gather(mine).reshape(world, each, -1) if world > 1 else mine[None]
-    logits = gathered.transpose(0, 1).reshape(each * world, -1)[: len(work.val)].cpu()
+    mine = slice(fabric.global_rank, None, fabric.world_size)
+    logits = torch.zeros(len(work.val), work.model.n_outputs, device=fabric.device)
+    about = {"when": f"the validation of epoch {epoch + 1}", "fix": "device='cpu'"}
+    with explained(work.ds, at_once=min(PREDICTED_AT_ONCE, len(work.val)), **about), fabric.autocast():
+        if len(work.val[mine]):
+            logits[mine] = _logits(work.model, work.ds.images, work.val[mine], fabric.device)
+    # Each process has zeros where the others have their images, so that the sum is what they all found.
+    logits = fabric.all_reduce(logits, reduce_op="sum").cpu()
     check_finite("largest validation logit", logits.abs().max(), work.config, when=f"epoch {epoch + 1}")
     loss_of = make_loss(work.config.loss, kind=kind, weights=work.config.weights, gamma=work.config.gamma)
     labels = work.ds.labels[work.val]

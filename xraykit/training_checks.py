@@ -102,7 +102,7 @@ def check_size(model: Classifier, ds: XrayDataset) -> None:
     training = model.training
     try:
         with torch.no_grad():
-            model.eval()(torch.zeros(1, 1, *side))
+            model.eval()(torch.zeros(1, 1, *side, device=next(model.parameters()).device))
     except (RuntimeError, AssertionError) as error:
         raise DataError(
             f"{model.name} cannot take images of {side[0]}x{side[1]} pixels ({error}); load the data set "
@@ -123,14 +123,20 @@ def check_finite(name: str, value: torch.Tensor, config: Config, *, when: str) -
 
 
 @contextmanager
-def explained(ds: XrayDataset, config: Config, *, step: int) -> Iterator[None]:
-    """Around a step: memory that is exhausted as an error that says what to do."""
+def explained(ds: XrayDataset, *, when: str, at_once: int, fix: str) -> Iterator[None]:
+    """Around a step or a validation: memory that is exhausted as an error that says what to do.
+
+    Args:
+        when: such as ``"step 3"``.
+        at_once: images in memory together.
+        fix: what to do, beside smaller images.
+    """
     try:
         yield
     except (MemoryError, RuntimeError) as error:  # PyTorch's OutOfMemoryError is a RuntimeError
         if not isinstance(error, MemoryError) and not any(words in str(error) for words in _NO_MEMORY):
             raise
         raise TrainingError(
-            f"out of memory in step {step} with {config.batch_size} images of {ds.images.shape[1]} pixels a "
-            "batch; use a smaller batch_size or smaller images. The last finished epoch is kept"
+            f"out of memory in {when} with {at_once} images of {ds.images.shape[1]} pixels a batch; use "
+            f"{fix} or smaller images. The last finished epoch is kept"
         ) from error

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -65,6 +66,8 @@ class Config:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name, value in list(vars(self).items()):
+            object.__setattr__(self, name, _plain(value))
         words = {
             "optimiser": OPTIMISERS, "schedule": SCHEDULES, "trainable": TRAINABLE, "loss": LOSSES,
         }  # fmt: skip
@@ -92,6 +95,12 @@ class Config:
                 )
         if not 0 <= self.warmup < 1:
             raise DataError(f"warmup = {self.warmup} of the steps; use 0 to below 1")
+
+
+def _plain(value: object) -> object:
+    """Numbers of NumPy, alone or in a sequence, as Python's own, which are the same in every key."""
+    value = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+    return tuple(_plain(one) for one in value) if isinstance(value, list | tuple) else value
 
 
 def rate(step: int, steps: int, config: Config) -> float:

@@ -4,6 +4,7 @@ Every function trains through `training.fit` and hands it the rest of its keywor
 ``precision``, ``devices``, ``num_nodes`` and ``progress``.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -172,12 +173,17 @@ def _not_run(network: str, ds: XrayDataset, weights_dir: str | Path | None) -> s
     try:
         model = build(network, 1, weights_dir=weights_dir)
     except (DownloadError, DataNotFoundError) as error:
-        return f"not run: {str(error).splitlines()[0]}"
+        return _reason(error)
     try:
         check_size(model, ds)
     except DataError as error:
-        return f"not run: {str(error).splitlines()[0]}"
+        return _reason(error)
     return ""
+
+
+def _reason(error: Exception) -> str:
+    """The first line of the error; of a path on this machine the last name alone, since it is published."""
+    return "not run: " + re.sub(r"(?<![\w:/.])/(?:[^,;()\n]*/)?", "", str(error).splitlines()[0])
 
 
 def logits_of(

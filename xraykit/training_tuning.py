@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from xraykit import training
 from xraykit.backbones.own import build_cnn
-from xraykit.classifiers import build, outputs
+from xraykit.classifiers import Classifier, build, outputs
 from xraykit.datasets import XrayDataset
 from xraykit.errors import DataError, TrainingError
 from xraykit.fewshot_tuning import quiet_optuna
@@ -36,12 +36,15 @@ class Improvement:
         width: of its network, `nets.BaselineCnn`.
         importances: for each hyperparameter its share of the variance of the value, summing to 1; empty
             where fewer than two trials have a value, or all have the same.
+        first, winner: networks of the base settings (None if they diverged) and of the best trial.
     """
 
     trials: pd.DataFrame
     best: Config
     width: int
     importances: dict[str, float]
+    first: Classifier | None = None
+    winner: Classifier | None = None
 
 
 def improve(
@@ -52,13 +55,13 @@ def improve(
     base: Config,
     n_trials: int,
     seed: int,
-    base_width: int = 8,
-    widths: Sequence[int] = (4, 8, 16),
+    base_width: int = 16,
+    widths: Sequence[int] = (8, 16, 32),
     batch_sizes: Sequence[int] = (16, 32, 64),
     progress: bool = True,
     **how: object,
 ) -> Improvement:
-    """Search learning rate, batch size, weight decay and width of a plain CNN, beginning with `base`.
+    """Search learning rate, batch size, weight decay and width of a light plain CNN, beginning with `base`.
 
     Optuna's tree-structured Parzen estimator (Akiba et al., KDD 2019; Bergstra et al., NeurIPS 2011), whose
     first third of the trials, at most ten, is random. All trials start from the seed of `base`. The value is
@@ -83,12 +86,19 @@ def improve(
     first = {name: getattr(base, name) for name in TUNED} | {"width": base_width}
     _check(first, n_trials=n_trials, widths=widths, batch_sizes=batch_sizes)
 
+    models: list[tuple[float, Classifier]] = []
+
     def value(tried: dict) -> float:
         config = {name: tried[name] for name in TUNED} | {"monitor": (), "patience": 0}
-        model = build(build_cnn(width=tried["width"], seed=base.seed), outputs(ds), seed=base.seed)
+        model = build(
+            build_cnn(width=tried["width"], seed=base.seed, light=True), outputs(ds), seed=base.seed
+        )
         on = {"train": train, "val": val, "config": replace(base, **config)}
         fitted = training.fit(model, ds, progress=False, **on, **how)
-        return float(fitted.history["val_auroc"].iloc[-1])
+        found = float(fitted.history["val_auroc"].iloc[-1])
+        if math.isfinite(found):
+            models.append((found, fitted.model("last")))
+        return found
 
     with quiet_optuna():
         study = _search(
@@ -110,7 +120,9 @@ def improve(
     best = study.best_params
     chosen = replace(base, **{name: best[name] for name in TUNED})
     columns = ["number", "val_auroc", *first, "state"]
-    return Improvement(trials[columns], chosen, best["width"], importances)
+    start = None if trials["val_auroc"].isna().iloc[0] else models[0][1]
+    winner = max(models, key=lambda pair: pair[0])[1]
+    return Improvement(trials[columns], chosen, best["width"], importances, start, winner)
 
 
 def _check(first: dict, *, n_trials: int, widths: Sequence[int], batch_sizes: Sequence[int]) -> None:

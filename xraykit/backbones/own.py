@@ -76,6 +76,8 @@ def build_cnn(
     weights_dir: str | Path | None = None,
     width: int = 32,
     norm: str = "batch",
+    light: bool = False,
+    name: str = "cnn",
 ) -> Backbone:
     """`nets.BaselineCnn`, untrained, averaged over the picture: where training from scratch begins.
 
@@ -83,7 +85,8 @@ def build_cnn(
         weights: None or ``"random"``.
         seed: of the random weights.
         weights_dir: not used; there is no file to look for.
-        width, norm: see `nets.BaselineCnn`.
+        width, norm, light: see `nets.BaselineCnn`.
+        name: how the ledger calls it.
 
     Raises:
         DataError: other weights; a trained CNN is a classifier, which `classifiers.restore` reads.
@@ -94,6 +97,6 @@ def build_cnn(
         )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        net = BaselineCnn(width, norm=norm)
+        net = BaselineCnn(width, norm=norm, light=light)
     about = Pretraining(source=f"random weights of nets.BaselineCnn, width {width}", seeds=str(seed))
-    return from_module(Pooled(net, mean=[0.5], std=[0.25]), name="cnn", size=64, pretraining=about)
+    return from_module(Pooled(net, mean=[0.5], std=[0.25]), name=name, size=64, pretraining=about)

@@ -21,8 +21,8 @@ _OURS: dict[str, Builder] = {
     "phantom": own.build_phantom,
     "pixels": own.build_pixels,
     "cnn": own.build_cnn,
-    "cnn-small": partial(own.build_cnn, width=8),
-    "cnn-group-norm": partial(own.build_cnn, norm="group"),
+    "cnn-small": partial(own.build_cnn, width=16, light=True, name="cnn-small"),
+    "cnn-group-norm": partial(own.build_cnn, norm="group", name="cnn-group-norm"),
 }
 _REGISTERED: dict[str, Builder] = {}
 

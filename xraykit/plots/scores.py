@@ -9,7 +9,10 @@ from matplotlib.figure import Figure
 from xraykit.errors import DataError
 from xraykit.plots.style import COLOURS, GREY, figure, tidy
 
-TITLES = {"macro_f1": "macro-F1", "auroc": "AUROC", "auprc": "AUPRC", "ece": "ECE, lower is better"}
+TITLES = {
+    "macro_f1": "macro-F1", "auroc": "AUROC", "auprc": "AUPRC", "ece": "ECE, lower is better",
+    "val_auroc": "validation AUROC", "val_macro_f1": "validation macro-F1",
+}  # fmt: skip
 
 
 def intervals(
@@ -23,7 +26,8 @@ def intervals(
     """Dot and 95% interval of each method, one panel a metric.
 
     Args:
-        table: rows with ``method, metric, value, ci_low, ci_high``; methods keep their order.
+        table: rows with ``method, metric, value, ci_low, ci_high``; methods keep their order, and one without
+            a metric has an empty line in that panel.
         metrics: the panels, from left to right.
         baseline: for each metric what the trivial answer scores, written above the panel; a dashed line where
             it lies within the panel.
@@ -42,7 +46,8 @@ def intervals(
     axes = fig.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
     for ax, metric in zip(axes, metrics, strict=True):
         rows = table[table["metric"] == metric].set_index("method").reindex(methods)
-        place = np.arange(len(methods))
+        place = np.flatnonzero(rows["value"].notna())
+        rows = rows.iloc[place]
         ax.hlines(place, rows["ci_low"], rows["ci_high"], color=GREY, linewidth=1.6)
         ax.scatter(rows["value"], place, color=rows["colour"].tolist(), zorder=3)
         name = TITLES.get(metric, metric.replace("_", " "))
@@ -52,7 +57,7 @@ def intervals(
             if low <= baseline[metric] <= high:  # a line far from the dots would squeeze them together
                 ax.axvline(baseline[metric], color=GREY, linestyle="--", linewidth=1)
         tidy(ax, title=name)
-        ax.set_yticks(place, methods)
+        ax.set_yticks(range(len(methods)), methods)
         ax.grid(axis="x", alpha=0.3)
     axes[0].invert_yaxis()
     fig.supxlabel("dot: value, bar: 95% interval over patients", fontsize=8)

@@ -105,12 +105,22 @@ def _places(ax: Axes, values: pd.Series, *, log: bool) -> pd.Series:
     numbers = is_numeric_dtype(some) and not is_bool_dtype(some)
     if numbers and (some.nunique() > 6 or (some % 1 != 0).any()):
         if log and (some > 0).all():
-            ax.set_xscale("log")
+            _logarithmic(ax, some.min(), some.max())
         return values
     names = sorted(some.unique()) if numbers else sorted(some.unique(), key=str)
     ax.set_xticks(range(len(names)), [f"{n:g}" if numbers else str(n) for n in names])
     ax.set_xlim(-0.5, len(names) - 0.5)
     return values.map({n: i for i, n in enumerate(names)})
+
+
+def _logarithmic(ax: Axes, low: float, high: float) -> None:
+    """A logarithmic axis with three ticks, however little of a decade it spans."""
+    ax.set_xscale("log")
+    ticks = np.geomspace(low, high, 3) if high > low else [low]
+    ax.set_xticks(ticks, [f"{tick:.0e}".replace("e-0", "e-") for tick in ticks])
+    ax.minorticks_off()
+    beside = max(high / low, 1.1) ** 0.12
+    ax.set_xlim(low / beside, high * beside)
 
 
 def _trials(ax: Axes, x: pd.Series, trials: pd.DataFrame, *, value: str, best: int) -> None:
