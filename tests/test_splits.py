@@ -1,5 +1,7 @@
 """Patient-grouped folds, patient overlap, and the audit of copies across a split."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,11 +10,12 @@ from hypothesis import strategies as st
 from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 from sklearn.model_selection import StratifiedGroupKFold
 
+from xraykit import datasets
 from xraykit.balance import oversample
 from xraykit.datasets.kermany import find_root, list_files
 from xraykit.datasets.nih_labels import read_labels
 from xraykit.errors import DataError
-from xraykit.splits import assert_no_patient_overlap, copies_across, patient_folds, shared_patients
+from xraykit.splits import assert_no_patient_overlap, copies_across, hold_out, patient_folds, shared_patients
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -225,3 +228,24 @@ def test_full_nih_table_is_split_to_a_fraction_of_a_percent(nih_labels_dir) -> N
     np.testing.assert_allclose(np.bincount(fold) / len(fold), [0.7, 0.1, 0.2], atol=0.005)
     for f, fraction in enumerate([0.7, 0.1, 0.2]):
         np.testing.assert_allclose(onehot[fold == f].sum(axis=0) / onehot.sum(axis=0), fraction, atol=0.005)
+
+
+def test_hold_out_keeps_patients_whole_and_never_takes_test() -> None:
+    ds = datasets.load("synthetic", size=32, n_patients=40, progress=False)
+    for seed in range(5):
+        inside, val = hold_out(ds, rng=rng(seed))
+        assert not set(ds.patients[inside]) & set(ds.patients[val])
+        both = np.sort(np.concatenate([inside, val]))
+        np.testing.assert_array_equal(both, np.flatnonzero(ds.records["split"] == "train"))
+        assert abs(len(val) / len(both) - 0.2) < 0.08
+    again = hold_out(ds, rng=rng(4))
+    np.testing.assert_array_equal(again[1], val)
+    test_only = replace(ds, records=ds.records.assign(split="test"))
+    with pytest.raises(DataError, match="synthetic has no image in the split train; it has test"):
+        hold_out(test_only, rng=rng())
+    rows = np.flatnonzero(ds.records["split"] == "train")
+    draws = {"fractions": [0.8, 0.2], "rng": rng(4)}
+    np.testing.assert_array_equal(val, rows[patient_folds(ds.labels[rows], ds.patients[rows], **draws) == 1])
+    assert abs(len(hold_out(ds, rng=rng(), share=0.5)[1]) / len(rows) - 0.5) < 0.08
+    with pytest.raises(DataError, match="must be positive and sum to 1"):
+        hold_out(ds, rng=rng(), share=1.0)

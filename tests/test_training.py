@@ -25,20 +25,51 @@ PLAIN = {"augment": None, "clip": 0.0, "warmup": 0.0, "schedule": "constant", "o
 # One pair of processes for all of it, with the environment that torchrun gives them, and forked after the
 # imports, since starting takes most of the time. A torchrun itself: test_training_outputs.
 SHARED = """
-import json, os, sys
-from training_children import network, train
+import hashlib, json, os, sys
+import torch
+from training_children import VAL, network, tiny, train
+from xraykit import training
+from xraykit.errors import TrainingError
+
+seeds, epoch_of = [], training._epoch
+
+def noted(*args, **options):
+    seeds.append(torch.initial_seed())
+    return epoch_of(*args, **options)
+
+training._epoch = noted
+
+def again(fitted):
+    logits = torch.from_numpy(training.predict(fitted.model("last"), tiny().images, rows=VAL, device="cpu"))
+    y = torch.from_numpy(tiny().labels[VAL]).float()
+    return float(torch.nn.functional.binary_cross_entropy_with_logits(logits[:, 0], y))
+
+def digest(fitted):
+    state = fitted.model("last").state_dict().values()
+    return hashlib.sha256(b"".join(t.numpy().tobytes() for t in state)).hexdigest()
 
 rank = "1" if os.fork() == 0 else "0"
 os.environ |= {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": "0"}
 os.environ |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
 os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": sys.argv[2], "TORCHELASTIC_RUN_ID": "test"}
-for trainable, norm in (("all", "group"), ("all", "group"), ("head_then_all", "group"), ("head", "batch")):
+for trainable, norm in (("all", "group"), ("all", "group"), ("head_then_all", "group"), ("head", "batch"),
+                        ("all", "batch")):
     model = network(norm=norm)
     fitted = train(model, cache_dir=sys.argv[1], trainable=trainable, head_epochs=2, batch_size=7)
     before, after = model.body.state_dict(), fitted.model("last").body.state_dict()
     report = fitted.history.to_dict("list") | {"trainable": trainable, "cached": fitted.cached}
+    report |= {"norm": norm, "again": again(fitted), "state": digest(fitted), "seeds": seeds[:]}
+    seeds.clear()
     report["moved"] = sum(float((after[name] - before[name]).abs().sum()) for name in after)
     sys.stdout.write(json.dumps(report) + "\\n")
+    sys.stdout.flush()
+make_loss = training.make_loss
+if rank == "1":  # a loss that one process alone finds to be NaN
+    training.make_loss = lambda *a, **k: lambda z, y: make_loss(*a, **k)(z, y) * float("nan")
+try:
+    train(network(), clip=0.0)
+except TrainingError as error:
+    sys.stdout.write(json.dumps({"trainable": "", "stopped": str(error)}) + "\\n")
     sys.stdout.flush()
 if rank == "0":
     sys.exit(os.wait()[1])
@@ -152,7 +183,7 @@ def test_a_frozen_body_keeps_weights_and_batch_statistics() -> None:
 def test_head_then_all_thaws_the_body_after_head_epochs() -> None:
     model = network(norm="batch")
     options = {"trainable": "head_then_all", "head_epochs": 2, "schedule": "constant"}
-    frozen = train(model, epochs=2, **options)
+    frozen = train(model, epochs=2, trainable="head", schedule="constant")
     assert equal(weights(frozen.model("last").body), weights(model.body))
     thawed, fitted = train(model, epochs=3, **options), train(model, epochs=4, **options)
     assert thawed.history["train_loss"][:2].tolist() == frozen.history["train_loss"].tolist()
@@ -345,6 +376,15 @@ def test_two_processes_give_the_loss_curve_of_one(tmp_path) -> None:
     assert done.returncode == 0, done.stderr
     assert "deprecat" not in done.stderr.lower()
     reports = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    stopped = [report["stopped"] for report in reports if "stopped" in report]
+    assert len(stopped) == 2
+    assert all(said.startswith("the loss is nan in epoch 1, step 1 of 3") for said in stopped)
+    normed = [report for report in reports if (report["trainable"], report.get("norm")) == ("all", "batch")]
+    assert normed[0]["state"] == normed[1]["state"]
+    assert not set(normed[0]["seeds"]) & set(normed[1]["seeds"])
+    for report in normed:
+        assert report["again"] == pytest.approx(report["val_loss"][-1], rel=1e-5)
+    reports = [report for report in reports if report not in normed and "stopped" not in report]
     assert len(reports) == 8
     for trainable, norm in (("all", "group"), ("head_then_all", "group"), ("head", "batch")):
         alone = train(network(norm=norm), trainable=trainable, head_epochs=2, batch_size=7).history
@@ -354,7 +394,19 @@ def test_two_processes_give_the_loss_curve_of_one(tmp_path) -> None:
             for column in alone.columns.drop("seconds"):
                 np.testing.assert_allclose(report[column], alone[column], rtol=1e-4, err_msg=column)
             assert (report["moved"] == 0) == (trainable == "head")
-    assert len(list(tmp_path.glob("cache/training/*/run.pt"))) == 3
+    assert len(list(tmp_path.glob("cache/training/*/run.pt"))) == 4
+
+
+@pytest.mark.parametrize(("norm", "least"), [("batch", 4), ("group", 2)])
+def test_a_process_never_has_one_image_with_batch_norm(norm: str, least: int) -> None:
+    class Two:
+        world_size, global_rank = 2, 0
+
+    train = np.arange(5 + least - 1)
+    for extra, sizes in ((0, [5 + least - 1]), (1, [5, least])):
+        index = np.append(train, train[:extra])
+        work = training.Work(network(norm=norm), tiny(), index, VAL, Config(batch_size=5), Two())
+        assert [len(batch) for batch in work.batches(0)] == sizes
 
 
 def test_more_processes_than_images_a_batch() -> None:

@@ -11,7 +11,7 @@ from training_children import QUIET, TRAIN, VAL, config, network, tiny, train
 from xraykit import classifiers, training
 from xraykit.datasets import XrayDataset
 from xraykit.errors import DataError, TrainingError
-from xraykit.training_checks import check, check_finite, check_size, explained
+from xraykit.training_checks import check, check_finite, check_size, memory_explained
 
 
 def checked(
@@ -116,6 +116,11 @@ def test_batches_of_one_image_with_batch_norm() -> None:
     checked(model=network(norm="batch"), on=both, batch_size=1, trainable="head")
     checked(model=network(norm="group"), on=both, batch_size=1)
     checked(model=network(norm="batch"), on=both, batch_size=2)
+    options = {"train": TRAIN, "val": VAL, "world": 2}
+    with pytest.raises(DataError, match=r"22 in train, batch_size 3, 2 processes.*use at least 4"):
+        check(network(norm="batch"), tiny(), config=config(batch_size=3), **options)
+    check(network(norm="batch"), tiny(), config=config(batch_size=4), **options)
+    check(network(norm="group"), tiny(), config=config(batch_size=3), **options)
 
 
 def test_a_last_batch_of_one_image_joins_the_one_before() -> None:
@@ -184,9 +189,16 @@ def test_memory_that_is_exhausted(monkeypatch, error: Exception) -> None:
 
     monkeypatch.setattr(training, "augment", exhausted)
     with pytest.raises(
-        TrainingError, match="out of memory in step 0 with 8 images of 16 pixels a batch; use a"
+        TrainingError, match="out of memory in epoch 1, step 1 of 3 with 8 images of 16 pixels a batch; use a"
     ):
         train(network())
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_the_last_epoch_is_kept_only_with_a_folder(tmp_path, cached: bool) -> None:
+    with pytest.raises(TrainingError) as found:
+        train(network(), learning_rate=1e30, optimiser="sgd", cache_dir=tmp_path if cached else None)
+    assert ("The last finished epoch is kept" in str(found.value)) == cached
 
 
 def test_memory_that_is_exhausted_in_validation(monkeypatch) -> None:
@@ -221,7 +233,7 @@ def test_the_size_is_tried_on_the_device_of_the_model(monkeypatch) -> None:
 def test_other_errors_stay_what_they_are() -> None:
     with (
         pytest.raises(RuntimeError, match="shapes do not match"),
-        explained(tiny(), when="step 1", at_once=8, fix="less"),
+        memory_explained(tiny(), when="step 1", at_once=8, fix="less"),
     ):
         raise RuntimeError("shapes do not match")
 
@@ -231,6 +243,11 @@ def test_images_of_another_type_are_refused_by_predict() -> None:
         training.predict(network(), pictures(3).astype(np.float32))
     with pytest.raises(DataError, match="at least one image"):
         training.predict(network(), pictures(3)[:0])
+    for rows in (np.array([], int), np.array([0.5]), np.array([[0]])):
+        with pytest.raises(DataError, match="give positions of at least one image"):
+            training.predict(network(), pictures(3), rows=rows)
+    with pytest.raises(DataError, match="rows go from -1 to 3; the images are 0 to 2"):
+        training.predict(network(), pictures(3), rows=np.array([-1, 3]))
 
 
 def test_an_official_val_split_may_be_trained_on() -> None:

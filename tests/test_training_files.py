@@ -174,7 +174,7 @@ def changed(what: str) -> dict:
     if what == "labels":
         ds.records.loc[[0, 1], "label"] = ["pneumonia", "normal"]
     elif what == "pixels":
-        ds.images[39, 0, 0] ^= 1
+        ds.images[31, 0, 0] ^= 1
     elif what == "weights":
         model.head[1].bias.data[0] += 1e-6
     elif what == "dropout":
@@ -220,7 +220,9 @@ def test_what_decides_nothing_makes_no_other_run(tmp_path) -> None:
     model, ds = options.pop("model"), options.pop("ds")
     training.fit(model, ds, cache_dir=tmp_path, **options)
     model.eval().freeze(True)
-    for x in (np.asfortranarray(ds.images), ds.images.copy()):
+    of_test = ds.images.copy()
+    of_test[32:] ^= 1
+    for x in (np.asfortranarray(ds.images), ds.images.copy(), of_test):
         found = training.fit(
             model,
             replace(ds, images=x, name="other"),
@@ -228,6 +230,17 @@ def test_what_decides_nothing_makes_no_other_run(tmp_path) -> None:
             **options | {"train": list(TRAIN)},
         )
         assert found.cached
+
+
+def test_edited_code_makes_another_run(tmp_path, monkeypatch) -> None:
+    read = Path.read_bytes
+    assert not run(tmp_path).cached
+    assert run(tmp_path).cached
+    for name in training_files.DECIDING:
+        edited = {f"{name}.py"}
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "read_bytes", lambda self, e=edited: read(self) + b"#" * (self.name in e))
+            assert not run(tmp_path, epochs=1).cached
 
 
 # ---- damage

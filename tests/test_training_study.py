@@ -17,7 +17,7 @@ from xraykit.backbones.base import Pooled, Pretraining, from_module
 from xraykit.classifiers import build
 from xraykit.datasets import XrayDataset
 from xraykit.decisions import probabilities
-from xraykit.errors import DataError, DownloadError, TrainingError
+from xraykit.errors import DataError, DownloadError, TrainingError, TrainingMemoryError
 from xraykit.training_config import Config
 from xraykit.training_study import (
     fit_seeds,
@@ -189,38 +189,23 @@ def test_what_cannot_be_run_says_why(ds, networks, fits) -> None:
     assert len(table) == 20
     for way in ("augmented", "plain"):
         for monitor in ("accuracy", "sensitivity"):
-            assert table["elsewhere", way, monitor] == "not run: no network for here"
-            assert table["large", way, monitor].startswith("not run: large cannot take images of 16x16")
-            said = table["resnet18:missing.pth", way, monitor]
-            assert said.startswith("not run: no weights at missing.pth, and none named missing.pth in here, ")
+            said = "not run: its weights are not here and could not be downloaded"
+            assert table["elsewhere", way, monitor] == said
+            assert table["large", way, monitor] == "not run: images of 16 pixels are too small for it"
+            said = "not run: no such file of weights"
+            assert table["resnet18:missing.pth", way, monitor] == said
             assert table["cnn-small", way, monitor].n_outputs == 1
     assert len(fits) == 4
 
 
-@pytest.mark.parametrize(
-    ("said", "shown"),
-    [
-        (
-            "no weights at /home/my name/w/a.pth, and none in /data/w, which",
-            "no weights at a.pth, and none in w, which",
-        ),
-        ("the weights of vgg16, /a/b c/v.pth, are damaged", "the weights of vgg16, v.pth, are damaged"),
-        (
-            "cannot download https://host/a/v.pth (no route)",
-            "cannot download https://host/a/v.pth (no route)",
-        ),
-        ("open failed ([Errno 2]: '/a/b.pt')\nput it at /c/d", "open failed ([Errno 2]: 'b.pt')"),
-        ("/opt/x/phantom.safetensors is missing", "phantom.safetensors is missing"),
-        ("network/1 takes 3/4 of ../here", "network/1 takes 3/4 of ../here"),
-    ],
-)
-def test_the_reason_names_no_folder_of_the_machine(networks, ds, monkeypatch, said: str, shown: str) -> None:
-    def elsewhere(*args: object, **about: object) -> object:
-        raise DownloadError(said)
+def test_memory_that_is_exhausted_is_a_reason_too(ds, networks, monkeypatch) -> None:
+    def fit(*args: object, **about: object) -> None:
+        raise TrainingMemoryError("out of memory in epoch 1, step 1 of 4 with 8 images")
 
-    monkeypatch.setitem(registry._REGISTERED, "elsewhere", elsewhere)
-    table = model_table(["elsewhere"], ds, train=TRAIN, val=VAL, config=CONFIG, seed=0, **HOW)
-    assert set(table.values()) == {f"not run: {shown}"}
+    monkeypatch.setattr(training_study.training, "fit", fit)
+    table = model_table(["toy"], ds, train=TRAIN, val=VAL, config=CONFIG, seed=0, **HOW)
+    assert len(table) == 4
+    assert set(table.values()) == {"not run: out of memory with 8 images of 16 pixels a batch"}
 
 
 def test_what_is_wrong_otherwise_is_not_hidden(ds, networks, monkeypatch) -> None:

@@ -151,7 +151,9 @@ def train(
     Several devices share the work with --devices, with torchrun --nproc-per-node N (the path of) xraykit
     train ..., or with fabric run --devices N (the same path) -- train ...
     """
-    from xraykit import classifiers, datasets, paths, training, training_outputs
+    import numpy as np
+
+    from xraykit import classifiers, datasets, paths, splits, training, training_outputs
     from xraykit.augment import Augment
     from xraykit.training_config import Config
     from xraykit.training_findings import findings_only
@@ -171,7 +173,7 @@ def train(
     labels = "multilabel" if task == "multi-label" else task
     made = _made(dataset, n_patients=n_patients, seed=seed)
     ds = datasets.load(dataset, size=size, labels=labels, data_dir=data_dir, **made)
-    inside, val = training_outputs.hold_out(ds, seed=seed)
+    inside, val = splits.hold_out(ds, rng=np.random.default_rng(seed))
     left_out = {}
     if ds.task == "multilabel":
         ds, left_out = findings_only(ds, parts={"train": inside, "validation": val}, least=1)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from xraykit.errors import DataError
+from xraykit.threads import cores
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -130,3 +131,8 @@ def torch_threads(threads: int) -> Iterator[int]:
         yield threads
     finally:
         torch.set_num_threads(before)
+
+
+def share_of_threads(devices: int) -> int:
+    """As many as PyTorch has; of several processes on this machine, each its part of the processors."""
+    return torch.get_num_threads() if devices == 1 else max(1, cores() // devices)

@@ -10,7 +10,7 @@ from torch import nn
 
 from xraykit.backbones.base import Backbone
 from xraykit.embedding_choice import Choice
-from xraykit.embedding_store import blocks
+from xraykit.embedding_store import blocks, release
 
 _BLOCK_BYTES = 2**24
 
@@ -68,9 +68,14 @@ def _instructions(code: CodeType) -> Iterator[str]:
             yield repr(sorted(map(repr, constant)) if isinstance(constant, frozenset) else constant)
 
 
-def pixels_hash(images: np.ndarray) -> str:
-    """Hex digest of grey images uint8 (N, H, W), read in blocks."""
-    digest = hashlib.sha256()
-    for _, block in blocks(images, max(1, _BLOCK_BYTES // (images.shape[1] * images.shape[2]))):
-        digest.update(np.ascontiguousarray(block))
+def pixels_hash(images: np.ndarray, rows: np.ndarray | None = None) -> str:
+    """Hex digest of grey images uint8 (N, H, W), or of those at the positions `rows`; read in blocks."""
+    digest, at_once = hashlib.sha256(), max(1, _BLOCK_BYTES // (images.shape[1] * images.shape[2]))
+    if rows is None:
+        for _, block in blocks(images, at_once):
+            digest.update(np.ascontiguousarray(block))
+        return digest.hexdigest()
+    for _, part in blocks(rows, at_once):
+        digest.update(np.ascontiguousarray(images[part]))
+        release(images)
     return digest.hexdigest()

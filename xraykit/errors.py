@@ -34,3 +34,7 @@ class RunError(XraykitError, RuntimeError):
 
 class TrainingError(XraykitError, RuntimeError):
     """Training cannot go on: the loss is not finite, or memory is exhausted."""
+
+
+class TrainingMemoryError(TrainingError):
+    """Training needs more memory than there is."""

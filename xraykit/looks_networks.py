@@ -174,13 +174,14 @@ def findings_table(
 def few_shot_rows(run: Run, backbone: str) -> pd.DataFrame:
     """Test rows of notebook 04 on two classes: its frozen choice on the features `backbone`.
 
-    No rows before that notebook ran. Its frozen choice is the method that raw pixels have, too.
+    No rows before that notebook ran. Its frozen choice is the method that raw pixels have at most shots.
     """
     rows = results.numbers(run.folder)
     here = {"notebook": "04", "task": "binary", "split": "test", "setting": "inductive", "target": ""}
     for column, value in here.items():
         rows = rows[rows[column] == value]
     rows = rows[rows["shots"].ne("") & rows["metric"].isin(["macro_f1", "auroc"])]
-    frozen = rows.loc[rows["backbone"] == "pixels", "method"]
-    rows = rows[rows["method"].isin(frozen) & rows["backbone"].eq(backbone)].sort_values("profile")
+    frozen = rows[rows["backbone"] == "pixels"].groupby("method")["shots"].nunique()
+    rows = rows[rows["method"].isin(frozen.nlargest(1).index) & rows["backbone"].eq(backbone)]
+    rows = rows.sort_values("profile")  # "full" before "quick"
     return rows.drop_duplicates(["shots", "metric"]).assign(method="notebook 04: " + rows["method"])

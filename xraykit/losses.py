@@ -67,6 +67,13 @@ def make_loss(
     return loss
 
 
+def hits(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Number of right answers; of several labels an image, the share of them."""
+    if y.ndim == 1:
+        return (logits.argmax(dim=1) == y).sum().float()
+    return ((logits > 0) == (y > 0)).float().mean(dim=1).sum()
+
+
 def _focal(plain: torch.Tensor, power: float) -> torch.Tensor:
     """`plain` is -log p of the truth."""
     return plain if power == 0 else (1 - torch.exp(-plain)).clamp(min=0) ** power * plain

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -10,10 +11,14 @@ from xraykit.errors import DataError
 from xraykit.labels import label_matrix, patient_codes
 from xraykit.shots import feasible_shots, k_shot_draw
 
+if TYPE_CHECKING:
+    from xraykit.datasets import XrayDataset
+
 __all__ = [
     "assert_no_patient_overlap",
     "copies_across",
     "feasible_shots",
+    "hold_out",
     "k_shot_draw",
     "patient_folds",
     "shared_patients",
@@ -50,6 +55,24 @@ def patient_folds(
     counts = np.stack([np.bincount(code[column], minlength=len(ids)) for column in onehot.T], axis=1)
     fold = _stratify(counts, images, share, rng)
     return _fill_empty(fold, images, len(share))[code]
+
+
+def hold_out(
+    ds: "XrayDataset", *, rng: np.random.Generator, share: float = 0.2
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the training and of the validation images of `ds`, both from the split train.
+
+    Patients stay whole and labels stratified (`patient_folds`); `share` of the images is for validation.
+
+    Raises:
+        DataError: no images in train, fewer than two patients, or a share that is not between 0 and 1.
+    """
+    rows = np.flatnonzero((ds.records["split"] == "train").to_numpy())
+    if len(rows) == 0:
+        found = ", ".join(sorted(set(ds.records["split"])))
+        raise DataError(f"{ds.name} has no image in the split train; it has {found}")
+    fold = patient_folds(ds.labels[rows], ds.patients[rows], fractions=[1 - share, share], rng=rng)
+    return rows[fold == 0], rows[fold == 1]
 
 
 def _check_fractions(fractions: Sequence[float]) -> np.ndarray:

@@ -16,12 +16,18 @@ from xraykit.augment import augment
 from xraykit.classifiers import Classifier, kind_of
 from xraykit.datasets import XrayDataset
 from xraykit.decisions import probabilities
-from xraykit.devices import choose_device, choose_precision, launch, team_size, torch_threads
+from xraykit.devices import (
+    choose_device,
+    choose_precision,
+    launch,
+    share_of_threads,
+    team_size,
+    torch_threads,
+)
 from xraykit.errors import DataError
 from xraykit.images import check_images
-from xraykit.losses import make_loss, targets
-from xraykit.threads import cores
-from xraykit.training_checks import check, check_finite, explained
+from xraykit.losses import hits, make_loss, targets
+from xraykit.training_checks import check, check_finite, has_batch_norm, memory_explained
 from xraykit.training_config import EVALUATED, Config, make_optimiser, rate
 from xraykit.training_files import Fitted, State, run_folder
 
@@ -68,8 +74,8 @@ def fit(
         StorageError: `cache_dir` cannot be written.
     """
     train, val = np.asarray(train), np.asarray(val)
-    check(model, ds, train=train, val=val, config=config)
     device, (devices, num_nodes) = choose_device(device), team_size(devices, num_nodes)
+    check(model, ds, train=train, val=val, config=config, world=devices * num_nodes)
     precision = choose_precision(precision, device)
     several = devices * num_nodes > 1
     # While the body is frozen, its weights get no gradient, which DDP must be told.
@@ -84,19 +90,18 @@ def fit(
     with run_folder(cache_dir, model, ds, train=train, val=val, made_by=made_by, fabric=fabric) as folder:
         state = State.begin(folder, config, about)
         if not state.finished:
-            with torch.random.fork_rng(), torch_threads(threads or _share_of_threads(devices)):
-                _train(Work(model, ds, train, val, config, fabric), state, progress=progress)
+            with torch.random.fork_rng(), torch_threads(threads or share_of_threads(devices)):
+                _train(
+                    Work(model, ds, train, val, config, fabric, kept=folder is not None),
+                    state,
+                    progress=progress,
+                )
     return Fitted(model.cpu(), state, rank=fabric.global_rank)
-
-
-def _share_of_threads(devices: int) -> int:
-    """As many as PyTorch has; of several processes on this machine, each its part of the processors."""
-    return torch.get_num_threads() if devices == 1 else max(1, cores() // devices)
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is trained on what; see `fit`."""
+    """What is trained on what; see `fit`. `kept`: finished epochs are on disk."""
 
     model: Classifier
     ds: XrayDataset
@@ -104,10 +109,13 @@ class Work:
     val: np.ndarray
     config: Config
     fabric: Fabric
+    kept: bool = False
 
     def batches(self, epoch: int) -> list[np.ndarray]:
-        """Positions in `train` of each batch of an epoch; no batch is smaller than two, or than the team."""
-        least = max(2, self.fabric.world_size)
+        """Positions in `train` of each batch of an epoch; none is smaller than two, or than the team; with
+        batch norm each process has at least two."""
+        world = self.fabric.world_size
+        least = 2 * world if has_batch_norm(self.model) else max(2, world)
         return training_batches.plan(
             len(self.train), self.config.batch_size, epoch=epoch, seed=self.config.seed, at_least=least
         )
@@ -128,13 +136,22 @@ def _train(work: Work, state: State, *, progress: bool) -> None:
     with tqdm(total=config.epochs * steps, initial=state.epoch * steps, unit="step", disable=hidden) as bar:
         while not state.finished:
             started = time.perf_counter()
-            torch.manual_seed(1_000_003 * config.seed + state.epoch)
+            # Another number for each process, so that dropout does not repeat its masks.
+            torch.manual_seed(1_000_003 * config.seed + state.epoch + 10_007 * fabric.global_rank)
             learned = _epoch(work, net, optimiser, epoch=state.epoch, bar=bar)
+            _share_statistics(work)
             found = learned | _validate(work, epoch=state.epoch)
-            state.add(found, work.model, optimiser, seconds=time.perf_counter() - started)
+            state.add(found, work.model, seconds=time.perf_counter() - started)
             if fabric.global_rank == 0:
-                state.save()
+                state.save(optimiser)
             fabric.barrier()
+
+
+def _share_statistics(work: Work) -> None:
+    """Give every process the batch statistics of the first, which are those that are kept."""
+    if work.fabric.world_size > 1:
+        for buffer in work.model.buffers():
+            torch.distributed.broadcast(buffer, 0)
 
 
 def _epoch(work: Work, net: nn.Module, optimiser: torch.optim.Optimizer, *, epoch: int, bar: tqdm) -> dict:
@@ -147,39 +164,36 @@ def _epoch(work: Work, net: nn.Module, optimiser: torch.optim.Optimizer, *, epoc
     )
     net.train()
     total = torch.zeros(2, device=fabric.device)
-    for step, batch in enumerate(batches, start=epoch * len(batches)):
+    for i, batch in enumerate(batches):
         mine = batch[fabric.global_rank :: fabric.world_size]
-        with explained(work.ds, when=f"step {step}", at_once=config.batch_size, fix="a smaller batch_size"):
+        about = {"when": f"epoch {epoch + 1}, step {i + 1} of {len(batches)}", "kept": work.kept}
+        with memory_explained(work.ds, at_once=len(mine), fix="a smaller batch_size", **about):
             for group in optimiser.param_groups:
-                group["lr"] = rate(step, config.epochs * len(batches), config)
+                group["lr"] = rate(epoch * len(batches) + i, config.epochs * len(batches), config)
             images = training_batches.read(work.ds.images, work.train[mine], fabric.device)
             if config.augment:
                 images = augment(images, mine, epoch=epoch, seed=config.seed, options=config.augment)
             y = truth[work.train[mine]].to(fabric.device)
             logits = net(images).float()
             loss = loss_of(logits, y).sum()
-            check_finite("loss", loss, config, when=f"epoch {epoch + 1}, step {step}")
             optimiser.zero_grad()
             # Fabric averages over the processes, whose shares of a batch may differ by one image.
             fabric.backward(loss * (fabric.world_size / len(batch)))
+            norm = torch.zeros_like(loss)
             if config.clip:
                 norm = fabric.clip_gradients(net, optimiser, max_norm=config.clip, error_if_nonfinite=False)
-                check_finite("gradient's norm", norm, config, when=f"epoch {epoch + 1}, step {step}")
+            # One transfer a step. The sum over the processes lets what one of them meets stop all of them.
+            seen = fabric.all_reduce(torch.stack([loss.detach(), norm]), reduce_op="sum").tolist()
+            for name, value in zip(("loss", "gradient's norm"), seen, strict=True):
+                check_finite(name, value, config, **about)
             optimiser.step()
-        total += torch.stack([loss.detach(), _hits(logits.detach(), y)])
+        total += torch.stack([loss.detach(), hits(logits.detach(), y)])
         bar.set_postfix_str(
-            f"epoch {epoch + 1}/{config.epochs}, loss {loss.item() / len(mine):.3f}", refresh=False
+            f"epoch {epoch + 1}/{config.epochs}, loss {seen[0] / len(batch):.3f}", refresh=False
         )
         bar.update()
     loss, accuracy = (fabric.all_reduce(total, reduce_op="sum") / len(work.train)).tolist()
     return {"learning_rate": optimiser.param_groups[0]["lr"], "train_loss": loss, "train_accuracy": accuracy}
-
-
-def _hits(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Number of right answers; of several labels an image, the share of them."""
-    if y.ndim == 1:
-        return (logits.argmax(dim=1) == y).sum().float()
-    return ((logits > 0) == (y > 0)).float().mean(dim=1).sum()
 
 
 def _validate(work: Work, *, epoch: int) -> dict[str, float]:
@@ -187,13 +201,15 @@ def _validate(work: Work, *, epoch: int) -> dict[str, float]:
     fabric, kind = work.fabric, kind_of(work.ds)
     mine = slice(fabric.global_rank, None, fabric.world_size)
     logits = torch.zeros(len(work.val), work.model.n_outputs, device=fabric.device)
-    about = {"when": f"the validation of epoch {epoch + 1}", "fix": "device='cpu'"}
-    with explained(work.ds, at_once=min(PREDICTED_AT_ONCE, len(work.val)), **about), fabric.autocast():
+    about = {"when": f"the validation of epoch {epoch + 1}", "kept": work.kept}
+    at_once = min(PREDICTED_AT_ONCE, len(work.val[mine]))
+    with memory_explained(work.ds, at_once=at_once, fix="device='cpu'", **about), fabric.autocast():
         if len(work.val[mine]):
             logits[mine] = _logits(work.model, work.ds.images, work.val[mine], fabric.device)
     # Each process has zeros where the others have their images, so that the sum is what they all found.
     logits = fabric.all_reduce(logits, reduce_op="sum").cpu()
-    check_finite("largest validation logit", logits.abs().max(), work.config, when=f"epoch {epoch + 1}")
+    about["when"] = f"epoch {epoch + 1}"
+    check_finite("largest validation logit", float(logits.abs().max()), work.config, **about)
     loss_of = make_loss(work.config.loss, kind=kind, weights=work.config.weights, gamma=work.config.gamma)
     labels = work.ds.labels[work.val]
     found = {"val_loss": float(loss_of(logits, targets(labels, kind)).mean())}
@@ -206,21 +222,35 @@ def _validate(work: Work, *, epoch: int) -> dict[str, float]:
 
 
 def predict(
-    model: Classifier, images: np.ndarray, *, device: str = "auto", precision: str = "fp32"
+    model: Classifier,
+    images: np.ndarray,
+    *,
+    rows: np.ndarray | None = None,
+    device: str = "auto",
+    precision: str = "fp32",
 ) -> np.ndarray:
-    """Logits float32 (N, n_outputs) of grey images uint8 (N, H, W), array or memmap.
+    """Logits float32 (M, n_outputs) of grey images uint8 (N, H, W), array or memmap, read batch by batch.
 
     The model is put into evaluation mode and stays on the device.
 
+    Args:
+        rows: positions (M,) of the images; None for all N.
+
     Raises:
-        DataError: a device or precision that is not there, or images that are not uint8 (N, H, W).
+        DataError: a device or precision that is not there, images that are not uint8 (N, H, W), or rows that
+            are not positions of them.
     """
     check_images(images)
+    rows = np.arange(len(images)) if rows is None else np.asarray(rows)
+    if rows.ndim != 1 or not len(rows) or rows.dtype.kind not in "iu":
+        raise DataError(f"rows are {rows.dtype} {rows.shape}; give positions of at least one image")
+    if rows.min() < 0 or rows.max() >= len(images):
+        raise DataError(f"rows go from {rows.min()} to {rows.max()}; the images are 0 to {len(images) - 1}")
     device = choose_device(device)
     mixed = choose_precision(precision, device) == "bf16"
     model = model.to(device)
     with torch.autocast(device, torch.bfloat16, enabled=mixed):
-        return _logits(model, images, np.arange(len(images)), device).cpu().numpy()
+        return _logits(model, images, rows, device).cpu().numpy()
 
 
 @torch.inference_mode()

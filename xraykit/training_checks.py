@@ -1,5 +1,6 @@
 """What makes a training run impossible, found before it starts or named when it happens."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,15 +10,24 @@ from torch import nn
 
 from xraykit.classifiers import Classifier, kind_of, outputs
 from xraykit.datasets import XrayDataset
-from xraykit.errors import DataError, TrainingError
+from xraykit.errors import DataError, TrainingError, TrainingMemoryError
 from xraykit.labels import label_matrix
 from xraykit.training_config import EVALUATED, Config
 
 _NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
+_KEPT = ". The last finished epoch is kept"
 
 
-def check(model: Classifier, ds: XrayDataset, *, train: np.ndarray, val: np.ndarray, config: Config) -> None:
-    """Raise DataError when network, images, splits and options do not go together."""
+def check(
+    model: Classifier,
+    ds: XrayDataset,
+    *,
+    train: np.ndarray,
+    val: np.ndarray,
+    config: Config,
+    world: int = 1,
+) -> None:
+    """Raise DataError when network, images, splits and options do not go together on `world` processes."""
     for name, index in (("train", train), ("val", val)):
         index = np.asarray(index)
         if index.ndim != 1 or len(index) == 0 or index.dtype.kind not in "iu":
@@ -37,7 +47,7 @@ def check(model: Classifier, ds: XrayDataset, *, train: np.ndarray, val: np.ndar
         )
     _check_classes(ds, train, val)
     _check_options(ds, config)
-    _check_model(model, ds, train=train, config=config)
+    _check_model(model, ds, n_train=len(train), config=config, world=world)
 
 
 def _check_classes(ds: XrayDataset, train: np.ndarray, val: np.ndarray) -> None:
@@ -81,17 +91,23 @@ def _check_options(ds: XrayDataset, config: Config) -> None:
         )
 
 
-def _check_model(model: Classifier, ds: XrayDataset, *, train: np.ndarray, config: Config) -> None:
+def has_batch_norm(model: nn.Module) -> bool:
+    return any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in model.modules())
+
+
+def _check_model(model: Classifier, ds: XrayDataset, *, n_train: int, config: Config, world: int) -> None:
     if model.n_outputs != outputs(ds):
         raise DataError(
             f"{model.name} has {model.n_outputs} outputs, {ds.name} ({kind_of(ds)}) needs {outputs(ds)}; "
             "build it with classifiers.outputs(ds)"
         )
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    if norms and config.trainable != "head" and min(config.batch_size, len(train)) < 2:
+    learns_all = config.trainable != "head"
+    if learns_all and has_batch_norm(model) and min(config.batch_size, n_train) // world < 2:
+        team = f", {world} processes" if world > 1 else ""
         raise DataError(
-            f"batches of one image ({len(train)} in train, batch_size {config.batch_size}) leave batch norm "
-            "nothing to compare with; use at least 2, or a network with group norm such as cnn-group-norm"
+            f"batches of one image ({n_train} in train, batch_size {config.batch_size}{team}) leave batch "
+            f"norm nothing to compare with; use at least {2 * world}, or a network with group norm such as "
+            "cnn-group-norm"
         )
     check_size(model, ds)
 
@@ -112,31 +128,33 @@ def check_size(model: Classifier, ds: XrayDataset) -> None:
         model.train(training)
 
 
-def check_finite(name: str, value: torch.Tensor, config: Config, *, when: str) -> None:
+def check_finite(name: str, value: float, config: Config, *, when: str, kept: bool = False) -> None:
     """Raise TrainingError where `value`, such as the loss, is NaN or infinite."""
-    if not torch.isfinite(value):
+    if not math.isfinite(value):
         raise TrainingError(
-            f"the {name} is {value.item()} in {when} (learning rate "
-            f"{config.learning_rate:g}, clip {config.clip:g}); lower the rate, clip to 1, or use fp32. The "
-            "last finished epoch is kept"
+            f"the {name} is {value} in {when} (learning rate {config.learning_rate:g}, clip "
+            f"{config.clip:g}); lower the rate, clip to 1, or use fp32{_KEPT if kept else ''}"
         )
 
 
 @contextmanager
-def explained(ds: XrayDataset, *, when: str, at_once: int, fix: str) -> Iterator[None]:
+def memory_explained(
+    ds: XrayDataset, *, when: str, at_once: int, fix: str, kept: bool = False
+) -> Iterator[None]:
     """Around a step or a validation: memory that is exhausted as an error that says what to do.
 
     Args:
-        when: such as ``"step 3"``.
+        when: such as ``"epoch 1, step 3 of 9"``.
         at_once: images in memory together.
         fix: what to do, beside smaller images.
+        kept: finished epochs are on disk.
     """
     try:
         yield
     except (MemoryError, RuntimeError) as error:  # PyTorch's OutOfMemoryError is a RuntimeError
         if not isinstance(error, MemoryError) and not any(words in str(error) for words in _NO_MEMORY):
             raise
-        raise TrainingError(
+        raise TrainingMemoryError(
             f"out of memory in {when} with {at_once} images of {ds.images.shape[1]} pixels a batch; use "
-            f"{fix} or smaller images. The last finished epoch is kept"
+            f"{fix} or smaller images{_KEPT if kept else ''}"
         ) from error

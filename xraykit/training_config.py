@@ -29,7 +29,7 @@ class Config:
 
     Attributes:
         epochs: passes over the training images.
-        batch_size: images a step, over all processes together.
+        batch_size: images a step, over all processes together; batch norm sees its own process's part only.
         optimiser: one of `OPTIMISERS`; SGD with momentum .9.
         learning_rate: at its highest.
         weight_decay: decoupled in AdamW, an L2 penalty in the others.
@@ -74,27 +74,38 @@ class Config:
         for name, known in words.items():
             if getattr(self, name) not in known:
                 raise DataError(f"{name} = {getattr(self, name)!r}; use one of {', '.join(known)}")
+        if not isinstance(self.monitor, tuple):
+            raise DataError(f"monitor = {self.monitor!r}; give a tuple, such as ('auroc',)")
         unknown = [name for name in self.monitor if name not in MONITORS]
         if unknown:
             raise DataError(f"monitor {unknown} is unknown; use {', '.join(MONITORS)}")
         if self.patience and not self.monitor:
             raise DataError(f"patience = {self.patience} needs a monitor to watch; use {', '.join(MONITORS)}")
-        least = {
-            "epochs": 1,
-            "batch_size": 1,
-            "learning_rate": 0,
-            "weight_decay": 0,
-            "clip": 0,
-            "patience": 0,
-        }
-        for name, low in least.items():
-            value = getattr(self, name)
-            if not value >= low or (name == "learning_rate" and value == 0):
-                raise DataError(
-                    f"{name} = {value}; it must be {'above' if name == 'learning_rate' else 'at least'} {low}"
-                )
-        if not 0 <= self.warmup < 1:
-            raise DataError(f"warmup = {self.warmup} of the steps; use 0 to below 1")
+        if not isinstance(self.augment, Augment | None):
+            raise DataError(f"augment = {self.augment!r}; give an augment.Augment, or None")
+        _check_numbers(self)
+
+
+def _check_numbers(config: Config) -> None:
+    whole = {"epochs": 1, "batch_size": 1, "patience": 0, "head_epochs": 0, "seed": 0}
+    least = {**whole, "learning_rate": 0, "weight_decay": 0, "clip": 0, "gamma": 0}
+    for name, low in least.items():
+        value = getattr(config, name)
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not number or (name in whole and not isinstance(value, int)):
+            raise DataError(
+                f"{name} = {value!r}; it must be a {'whole' if name in whole else 'finite'} number"
+            )
+        if value < low or (name == "learning_rate" and value == 0):
+            bound = "above" if name == "learning_rate" else "at least"
+            raise DataError(f"{name} = {value}; it must be {bound} {low}")
+    if not 0 <= config.warmup < 1:
+        raise DataError(f"warmup = {config.warmup} of the steps; use 0 to below 1")
+    if config.trainable == "head_then_all" and not 0 < config.head_epochs < config.epochs:
+        raise DataError(
+            f"head_epochs = {config.head_epochs} of {config.epochs} epochs; head_then_all needs at least 1, "
+            "and fewer than the epochs"
+        )
 
 
 def _plain(value: object) -> object:

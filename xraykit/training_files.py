@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from lightning_fabric import Fabric
 
 from xraykit.backbones import weights_hash
 from xraykit.backbones.weight_files import DAMAGED
-from xraykit.classifiers import Classifier
+from xraykit.classifiers import Classifier, kind_of
 from xraykit.datasets import XrayDataset
 from xraykit.devices import instruction_set
 from xraykit.embedding_key import code_hash, pixels_hash
@@ -25,6 +26,11 @@ from xraykit.storage import locked, write_atomic
 from xraykit.training_config import Config
 
 FILE = "run.pt"
+# Modules whose code decides what a run comes to, beside the network's own.
+DECIDING = (
+    "training", "training_batches", "training_config", "training_files", "augment", "losses", "decisions",
+    "metrics",
+)  # fmt: skip
 
 
 class State:
@@ -34,7 +40,7 @@ class State:
         rows: the history, one dict a finished epoch.
         weights: by name, those of the best epoch of each monitor, and ``"last"``.
         best: by monitor its best epoch, from 1, and its value there.
-        optimiser: its state after the last finished epoch; empty when the run is finished.
+        optimiser: its state as it was read, until `resume`; nothing is kept of it while training.
     """
 
     def __init__(self, folder: Path | None, config: Config, about: dict) -> None:
@@ -82,10 +88,9 @@ class State:
         if self.rows:
             model.load_state_dict(self.weights["last"])
             optimiser.load_state_dict(self.optimiser)
+            self.optimiser = {}
 
-    def add(
-        self, found: dict[str, float], model: Classifier, optimiser: torch.optim.Optimizer, *, seconds: float
-    ) -> None:
+    def add(self, found: dict[str, float], model: Classifier, *, seconds: float) -> None:
         """Note a finished epoch: its numbers, the weights after it, and whether it is the best so far."""
         self.rows.append({"epoch": self.epoch + 1, **found, "seconds": seconds})
         last = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
@@ -95,15 +100,17 @@ class State:
             ahead = -value if name == "loss" else value
             if name not in self.best or ahead > (-1 if name == "loss" else 1) * self.best[name][1]:
                 self.best[name], self.weights[name] = [self.epoch, value], last
-        self.optimiser = {} if self.finished else copy.deepcopy(optimiser.state_dict())
 
-    def save(self) -> None:
-        """Write everything so that a kill leaves the last epoch or this one; nothing without a folder."""
+    def save(self, optimiser: torch.optim.Optimizer) -> None:
+        """Write everything so that a kill leaves the last epoch or this one; nothing without a folder.
+
+        The state of `optimiser` is written, from whatever device, unless the run is finished.
+        """
         if self.folder is None:
             return
         data = io.BytesIO()
-        kept = {"rows": self.rows, "weights": self.weights, "best": self.best, "optimiser": self.optimiser}
-        torch.save(kept, data)
+        kept = {"rows": self.rows, "weights": self.weights, "best": self.best}
+        torch.save(kept | {"optimiser": {} if self.finished else optimiser.state_dict()}, data)
         write_atomic(self.folder / FILE, data.getvalue())
 
 
@@ -111,9 +118,11 @@ class Fitted:
     """A finished training run.
 
     Attributes:
-        history: one row an epoch: ``epoch`` (from 1), ``learning_rate``, ``train_loss`` and
-            ``train_accuracy`` (while learning, on augmented images), ``val_loss``, ``val_<metric>``,
-            ``seconds``.
+        name: of the network that was trained.
+        history: one row an epoch: ``epoch`` (from 1), ``learning_rate`` (of its last step), ``train_loss``
+            and ``train_accuracy`` (while learning, on augmented images), ``val_loss``, ``val_<metric>``,
+            ``seconds``. With several labels an image, ``train_accuracy`` is the share of right labels, and
+            there is no ``val_accuracy``.
         best: for each monitor the number of its best epoch.
         seconds: of training and validation together.
         cached: read from the cache instead of trained.
@@ -123,6 +132,7 @@ class Fitted:
 
     def __init__(self, model: Classifier, state: State, *, rank: int = 0) -> None:
         self._model, self._weights, self.rank = model, state.weights, rank
+        self.name = model.name
         model.freeze(False)
         self.history = pd.DataFrame(state.rows)
         self.best = {name: int(epoch) for name, (epoch, _) in state.best.items()}
@@ -147,6 +157,12 @@ class Fitted:
         return model.eval()
 
 
+def _deciding_code() -> str:
+    """Hex digest of the source of `DECIDING`."""
+    sources = [(resources.files("xraykit") / f"{name}.py").read_bytes() for name in DECIDING]
+    return hashlib.sha256(b"\0".join(sources)).hexdigest()
+
+
 @contextlib.contextmanager
 def run_folder(
     cache_dir: str | Path | None,
@@ -164,16 +180,19 @@ def run_folder(
         yield None
         return
     config, about = made_by
+    gpu = torch.cuda.get_device_name() if about["device"] == "cuda" else ""
     arrays = {"labels": ds.labels, "train": np.asarray(train), "val": np.asarray(val)}
     fields = {
         "config": asdict(config),
         **about,
-        "pixels": pixels_hash(ds.images),
-        "shape": list(ds.images.shape),
+        "kind": kind_of(ds),
+        "pixels": pixels_hash(ds.images, np.unique(np.concatenate([train, val]))),
+        "shape": list(ds.images.shape[1:]),
+        "label type": [str(ds.labels.dtype), *ds.labels.shape],
         **{name: hashlib.sha256(np.ascontiguousarray(a).tobytes()).hexdigest() for name, a in arrays.items()},
         "weights": weights_hash(model),
-        "code": code_hash(model),
-        "versions": [torch.__version__, instruction_set()],
+        "code": [code_hash(model), _deciding_code()],
+        "versions": [torch.__version__, instruction_set(), gpu],
     }
     key = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:32]
     folder = Path(cache_dir) / "training" / key

@@ -9,7 +9,7 @@ from xraykit.datasets import XrayDataset
 from xraykit.datasets.catalogue import NO_FINDING
 from xraykit.errors import DataError
 from xraykit.fewshot_findings import MIN_PATIENTS
-from xraykit.splits import patient_folds
+from xraykit.splits import hold_out
 
 
 def findings_only(
@@ -57,10 +57,9 @@ def findings_of(
     Returns:
         As `findings_only`; between the two, positions in `ds` of ``train``, ``val`` and ``test``.
     """
-    split = ds.records["split"].to_numpy()
-    train, test = np.flatnonzero(split == "train"), np.flatnonzero(split == "test")
-    fold = patient_folds(ds.labels[train], ds.patients[train], fractions=[0.8, 0.2], rng=rng)
-    parts = {"train": train[fold == 0], "val": train[fold == 1], "test": test}
+    train, val = hold_out(ds, rng=rng)
+    test = np.flatnonzero((ds.records["split"] == "test").to_numpy())
+    parts = {"train": train, "val": val, "test": test}
     few, left_out = findings_only(ds, parts=parts, least=least)
     return few, parts, left_out
 

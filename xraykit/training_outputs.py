@@ -4,17 +4,12 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-
 from xraykit import classifiers
 from xraykit.datasets import XrayDataset
 from xraykit.errors import DataError
-from xraykit.splits import patient_folds
 from xraykit.storage import write_atomic
 from xraykit.training_config import Config
 from xraykit.training_files import Fitted
-
-VALIDATION = 0.2
 
 
 def plan(out: Path) -> dict[str, Path]:
@@ -30,23 +25,6 @@ def plan(out: Path) -> dict[str, Path]:
     if there:
         raise DataError(f"{there[0]} exists and is not overwritten; choose another --out, or remove it")
     return files
-
-
-def hold_out(ds: XrayDataset, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of the training and of the validation images, both from the split train.
-
-    A fifth of its images, patients whole and labels stratified, is for validation.
-
-    Raises:
-        DataError: no images in train, or fewer than two patients.
-    """
-    rows = np.flatnonzero((ds.records["split"] == "train").to_numpy())
-    if len(rows) == 0:
-        found = ", ".join(sorted(set(ds.records["split"])))
-        raise DataError(f"{ds.name} has no image in the split train; it has {found}")
-    fractions, rng = [1 - VALIDATION, VALIDATION], np.random.default_rng(seed)
-    fold = patient_folds(ds.labels[rows], ds.patients[rows], fractions=fractions, rng=rng)
-    return rows[fold == 0], rows[fold == 1]
 
 
 def write(

@@ -4,7 +4,6 @@ Every function trains through `training.fit` and hands it the rest of its keywor
 ``precision``, ``devices``, ``num_nodes`` and ``progress``.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from xraykit.backbones import Backbone
 from xraykit.classifiers import Classifier, build, kind_of, outputs
 from xraykit.datasets import XrayDataset
 from xraykit.decisions import probabilities
-from xraykit.errors import DataError, DataNotFoundError, DownloadError
+from xraykit.errors import DataError, DataNotFoundError, DownloadError, TrainingMemoryError
 from xraykit.labels import label_matrix
 from xraykit.training_checks import check_size
 from xraykit.training_config import Config
@@ -146,7 +145,7 @@ def model_table(
 
     Returns:
         By (network, ``"augmented"`` or ``"plain"``, ``"accuracy"`` or ``"sensitivity"``) the classifier, or
-        ``"not run: "`` and the reason, where weights cannot be had or the images are too small.
+        ``"not run: "`` and the reason, where weights cannot be had, the images are too small, or memory is.
 
     Raises:
         DataError: more than two classes; and all other errors of `fit_seeds`.
@@ -154,7 +153,7 @@ def model_table(
     if kind_of(ds) != "binary":
         raise DataError(f"{ds.name} has {len(ds.classes)} classes; the table is of two: use ds.binary()")
     found: dict[tuple[str, str, str], Classifier | str] = {}
-    ways = {"augmented": config.augment or Augment(), "plain": None}
+    ways, side = {"augmented": config.augment or Augment(), "plain": None}, ds.images.shape[1]
     for network in networks:
         reason = _not_run(network, ds, weights_dir)
         for way, augment in ways.items():
@@ -163,7 +162,12 @@ def model_table(
                 continue
             one = replace(config, augment=augment, monitor=CHECKPOINTS, patience=0)
             on = {"train": train, "val": val, "config": one, "seeds": [seed], "weights_dir": weights_dir}
-            fitted = fit_seeds(network, ds, **on, **how)[0]
+            try:
+                fitted = fit_seeds(network, ds, **on, **how)[0]
+            except TrainingMemoryError:
+                why = f"not run: out of memory with {config.batch_size} images of {side} pixels a batch"
+                found |= {(network, way, monitor): why for monitor in CHECKPOINTS}
+                continue
             found |= {(network, way, monitor): fitted.model(monitor) for monitor in CHECKPOINTS}
     return found
 
@@ -172,18 +176,15 @@ def _not_run(network: str, ds: XrayDataset, weights_dir: str | Path | None) -> s
     """Why this network cannot be trained here, or nothing."""
     try:
         model = build(network, 1, weights_dir=weights_dir)
-    except (DownloadError, DataNotFoundError) as error:
-        return _reason(error)
+    except DownloadError:
+        return "not run: its weights are not here and could not be downloaded"
+    except DataNotFoundError:
+        return "not run: no such file of weights"
     try:
         check_size(model, ds)
-    except DataError as error:
-        return _reason(error)
+    except DataError:
+        return f"not run: images of {ds.images.shape[1]} pixels are too small for it"
     return ""
-
-
-def _reason(error: Exception) -> str:
-    """The first line of the error; of a path on this machine the last name alone, since it is published."""
-    return "not run: " + re.sub(r"(?<![\w:/.])/(?:[^,;()\n]*/)?", "", str(error).splitlines()[0])
 
 
 def logits_of(
@@ -203,7 +204,7 @@ def logits_of(
     """
     nets = [model.model(which) if isinstance(model, Fitted) else model for model in models]
     about = {"device": device, "precision": precision}
-    return [training.predict(net, ds.images[index], **about) for net in nets]
+    return [training.predict(net, ds.images, rows=index, **about) for net in nets]
 
 
 def probabilities_of(
