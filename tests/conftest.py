@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from xraykit import embedding_compute
 from xraykit.notebook_process import THREAD_VARIABLES
 from xraykit.threads import cores
 
@@ -68,3 +69,14 @@ def nih_dir() -> Path:
 def nih_labels_dir() -> Path:
     """The full label tables of NIH ChestX-ray14; the test is skipped without them."""
     return _real_data("XRAYKIT_NIH_LABELS_DIR")
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Number of images in each batch that goes to a backbone."""
+    sizes: list[int] = []
+    original = embedding_compute.network_input
+    monkeypatch.setattr(
+        embedding_compute, "network_input", lambda x, size: sizes.append(len(x)) or original(x, size)
+    )
+    return sizes

@@ -17,7 +17,7 @@ import pytest
 from embedding_children import CHUNK, N
 from toy_backbones import pictures, toy
 
-from xraykit import devices, embedding_compute, embedding_shards, embedding_store
+from xraykit import devices, embedding_shards, embedding_store
 from xraykit.embedding_choice import Choice, import_openvino
 from xraykit.embeddings import Embeddings, extract
 from xraykit.errors import DataError, StorageError
@@ -28,7 +28,7 @@ POSIX = pytest.mark.skipif(os.name != "posix", reason="signals as on Unix")
 SHARED = f"""
 import json, sys
 from toy_backbones import pictures, toy
-from xraykit import embedding_compute, embedding_store
+from xraykit import embedding_store
 from xraykit.embeddings import extract
 
 embedding_store._CHUNK_ROWS = ({CHUNK}, {CHUNK})
@@ -54,16 +54,6 @@ for backend in sys.argv[2:]:
 @pytest.fixture(autouse=True)
 def short_chunks(monkeypatch):
     monkeypatch.setattr(embedding_store, "_CHUNK_ROWS", (CHUNK, CHUNK))
-
-
-@pytest.fixture
-def computed(monkeypatch):
-    sizes: list[int] = []
-    original = embedding_compute.network_input
-    monkeypatch.setattr(
-        embedding_compute, "network_input", lambda x, size: sizes.append(len(x)) or original(x, size)
-    )
-    return sizes
 
 
 def quiet(cache_dir: Path, **options) -> Embeddings:

@@ -49,17 +49,6 @@ def images():
     return pictures(N)
 
 
-@pytest.fixture
-def computed(monkeypatch):
-    """Number of images in each batch that goes to the network."""
-    sizes: list[int] = []
-    original = embedding_compute.network_input
-    monkeypatch.setattr(
-        embedding_compute, "network_input", lambda x, size: sizes.append(len(x)) or original(x, size)
-    )
-    return sizes
-
-
 def quiet(images: np.ndarray, backbone: Backbone, cache_dir: Path, **options) -> Embeddings:
     options = {"backend": "torch", "device": "cpu", "threads": 1, "progress": False, **options}
     return embeddings.extract(images, backbone, cache_dir=cache_dir, **options)

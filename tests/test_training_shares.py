@@ -11,7 +11,7 @@ from sklearn.model_selection import train_test_split
 
 from xraykit.datasets import XrayDataset
 from xraykit.errors import DataError
-from xraykit.training_shares import share_of
+from xraykit.training_shares import least_share, share_of
 
 CLASSES = ("normal", "bacterial", "viral")
 
@@ -58,8 +58,8 @@ def test_patients_stay_whole_and_smaller_shares_lie_within_larger(seed: int, row
     for share in (0.05, 0.2, 0.4, 0.75, 1.0):
         try:
             part = share_of(ds, index, share, seed=seed)
-        except DataError as error:
-            least = float(re.search(r"at least ([\d.]+) has", str(error))[1])
+        except DataError:
+            least = least_share(ds, index, seed=seed)
             assert share < least <= 1
             share_of(ds, index, least, seed=seed)
             continue
@@ -117,3 +117,12 @@ def test_a_share_without_a_class_names_it_and_the_least_share() -> None:
 def test_bad_input(share: float, index: list) -> None:
     with pytest.raises(DataError, match="use above 0 to 1, of at least one image"):
         share_of(dataset(np.array([0, 1, 2])), np.array(index, int), share, seed=0)
+
+
+def test_the_least_share_is_the_least() -> None:
+    ds, index = dataset(np.repeat([0, 1, 2], 8)), np.arange(24)
+    assert least_share(ds, index[:8], seed=0) == 0.125  # one class: any one image of eight
+    least = least_share(ds, index, seed=0)
+    assert set(ds.labels[share_of(ds, index, least, seed=0)]) == {0, 1, 2}
+    with pytest.raises(DataError, match=f"at least {least:g} has every class"):
+        share_of(ds, index, least - 1 / 24, seed=0)

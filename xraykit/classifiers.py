@@ -19,8 +19,6 @@ from xraykit.datasets import XrayDataset
 from xraykit.errors import DataError
 from xraykit.storage import write_atomic
 
-KINDS = ("binary", "multiclass", "multilabel")
-
 
 class Classifier(nn.Module):
     """Grey images (B, 1, S, S) in 0..1 to logits (B, n_outputs).
@@ -97,7 +95,7 @@ def build(
 
 
 def kind_of(ds: XrayDataset) -> str:
-    """One of `KINDS`: two classes are ``"binary"``."""
+    """One of `decisions.KINDS`: two classes are ``"binary"``."""
     if ds.task == "multilabel":
         return "multilabel"
     return "binary" if len(ds.classes) == 2 else "multiclass"

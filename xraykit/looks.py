@@ -5,15 +5,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from xraykit import intervals, pixel_baseline
+from xraykit.classifiers import kind_of
 from xraykit.datasets import XrayDataset
 from xraykit.errors import DataError
 from xraykit.intervals import Interval
 from xraykit.results import Run
+from xraykit.training_config import EVALUATED
 
-NAMES = {
-    2: ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "macro_f1", "auroc"),
-    3: ("accuracy", "balanced_accuracy", "macro_f1", "auroc"),
-}
 Scores = dict[str, Interval]
 
 
@@ -48,7 +46,7 @@ def judge(
         DataError: a part of test images and others.
     """
     about = {"task": task, "method": method, **about}
-    names = list(names or NAMES[min(3, len(ds.classes))])
+    names = list(names or EVALUATED[kind_of(ds)])
     found = {}
     for part, answers in p.items():
         rows, split = parts[part], split_of(ds, parts[part])

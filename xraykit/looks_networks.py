@@ -16,10 +16,9 @@ from xraykit.looks import Scores, judge_one, log, split_of
 from xraykit.results import Run
 from xraykit.training_files import Fitted
 from xraykit.training_findings import with_no_finding
-from xraykit.training_study import images_a_class, probabilities_of
+from xraykit.training_study import CHECKPOINTS, images_a_class, probabilities_of
 
 PUBLISHED = ("vgg16", "resnet50", "inception_v3")
-CHECKPOINTS = ("accuracy", "sensitivity")
 
 
 def votes(

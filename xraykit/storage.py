@@ -1,5 +1,6 @@
 """Writing files so that a kill, a full disk or a second run never leaves half of one."""
 
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,10 @@ from filelock import FileLock, Timeout
 
 from xraykit.errors import StorageError
 
+# What a write to a full disk or a folder without rights says, also from within a library.
+DISK_ERRORS = (
+    errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST,
+)  # fmt: skip
 DATA_ADVICE = (
     "free some space or choose another data folder (--data-dir or XRAYKIT_DATA_DIR). What was finished is "
     "kept for the next run"

@@ -92,6 +92,7 @@ def _check_options(ds: XrayDataset, config: Config) -> None:
 
 
 def has_batch_norm(model: nn.Module) -> bool:
+    """Whether any layer takes the statistics of its batch, which a batch of one does not have."""
     return any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in model.modules())
 
 

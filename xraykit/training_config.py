@@ -20,7 +20,7 @@ EVALUATED = {
     "multiclass": ("accuracy", "balanced_accuracy", "macro_f1", "auroc"),
     "multilabel": ("macro_f1", "auroc"),
 }
-MONITORS = ("loss", "accuracy", "balanced_accuracy", "sensitivity", "specificity", "macro_f1", "auroc")
+MONITORS = ("loss", *EVALUATED["binary"])
 
 
 @dataclass(frozen=True)

@@ -29,28 +29,36 @@ def share_of(ds: XrayDataset, index: np.ndarray, share: float, *, seed: int) -> 
     index = np.asarray(index)
     if not 0 < share <= 1 or len(index) == 0:
         raise DataError(f"share = {share} of {len(index)} images; use above 0 to 1, of at least one image")
-    onehot, patients = label_matrix(ds.labels[index]), ds.patients[index]
-
-    def part(n: int) -> np.ndarray:
-        return _first(np.arange(len(index)), n, onehot=onehot, patients=patients, path=(seed, 1))
-
-    def complete(n: int) -> bool:
-        return bool((onehot[part(n)].any(axis=0) == onehot.any(axis=0)).all())
-
-    wanted = round(share * len(index))
-    if not complete(wanted):
-        low, high = wanted + 1, len(index)
-        while low < high:
-            middle = (low + high) // 2
-            low, high = (low, middle) if complete(middle) else (middle + 1, high)
-        lacks = onehot.any(axis=0) & ~onehot[part(wanted)].any(axis=0)
-        missing = ", ".join(ds.classes[c] for c in np.flatnonzero(lacks))
-        least = np.ceil(1e4 * low / len(index)) / 1e4
+    rows = _rows(ds, index, round(share * len(index)), seed=seed)
+    missing = _missing(ds, index, rows)
+    if missing:
         raise DataError(
-            f"share {share:g} of {len(index)} images has no {missing}; with seed {seed} a share of at least "
-            f"{least:g} has every class"
+            f"share {share:g} of {len(index)} images has no {', '.join(missing)}; with seed {seed} a share "
+            f"of at least {least_share(ds, index, seed=seed):g} has every class"
         )
-    return index[np.sort(part(wanted))]
+    return index[rows]
+
+
+def least_share(ds: XrayDataset, index: np.ndarray, *, seed: int) -> float:
+    """The least share, in steps of one in ten thousand, for which `share_of` has every class of `index`."""
+    low, high = 1, len(index)
+    while low < high:
+        middle = (low + high) // 2
+        lacks = _missing(ds, index, _rows(ds, index, middle, seed=seed))
+        low, high = (middle + 1, high) if lacks else (low, middle)
+    return float(np.ceil(1e4 * low / len(index)) / 1e4)
+
+
+def _rows(ds: XrayDataset, index: np.ndarray, n: int, *, seed: int) -> np.ndarray:
+    """Positions in `index` of a part of about `n` images."""
+    about = {"onehot": label_matrix(ds.labels[index]), "patients": ds.patients[index]}
+    return np.sort(_first(np.arange(len(index)), n, path=(seed, 1), **about))
+
+
+def _missing(ds: XrayDataset, index: np.ndarray, rows: np.ndarray) -> list[str]:
+    """The classes of `index` that its part `rows` lacks."""
+    onehot = label_matrix(ds.labels[index])
+    return [ds.classes[c] for c in np.flatnonzero(onehot.any(axis=0) & ~onehot[rows].any(axis=0))]
 
 
 def _first(

@@ -1,6 +1,5 @@
 """What to say when a library's own download of weights fails."""
 
-import errno
 import http.client
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,10 +7,8 @@ from pathlib import Path
 
 from xraykit.backbones.weight_files import DAMAGED, reason, weights_dir
 from xraykit.errors import DownloadError, StorageError
+from xraykit.storage import DISK_ERRORS
 
-_DISK_ERRORS = (
-    errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST,
-)  # fmt: skip
 _FAILURES = (OSError, http.client.HTTPException, AttributeError, ImportError, *DAMAGED)
 
 
@@ -30,7 +27,7 @@ def explained(name: str, *, url: str, target: Path, alternatives: str) -> Iterat
     try:
         yield
     except _FAILURES as error:
-        if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             raise StorageError(
                 f"cannot write {target} ({error.strerror}); free some space, or correct the "
                 "rights of that folder"

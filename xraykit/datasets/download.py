@@ -4,7 +4,6 @@ pooch checks the sum and renames; it does not resume, so `_stream` does, with an
 section 14). kagglehub resumes and checks by itself, in its own cache.
 """
 
-import errno
 import os
 import shutil
 import time
@@ -17,14 +16,13 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from xraykit.errors import DownloadError, StorageError
-from xraykit.storage import guarded
+from xraykit.storage import DISK_ERRORS, guarded
 
 if TYPE_CHECKING:
     import requests
 
 _TIMEOUT = (10, 60)  # seconds to connect, and between two pieces of the answer
 _CHUNK = 2**16  # at most this much of what arrived is lost when the connection is cut
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def check_space(folder: Path, needed: int) -> None:
@@ -213,7 +211,7 @@ def _kaggle_download(handle: str, path: str | None, *, cache: Path, manual: str)
     try:
         return Path(kagglehub.dataset_download(handle, path=path))
     except failures as error:
-        if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             raise StorageError(
                 f"cannot write to {cache} ({error.strerror}); free some space, or set KAGGLEHUB_CACHE to "
                 "another folder"
