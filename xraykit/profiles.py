@@ -82,7 +82,7 @@ SIZES: dict[str, dict[str, dict[str, object]]] = {
                 "side_batch": 32,
             },
             **{"shares": (0.01, 0.1, 1.0), "images_an_epoch": 640, "n_map": 600, "n_side": 800},
-            **{"side_epochs": 3, "n_trials": 12},
+            **{"side_epochs": 4, "n_trials": 12},
             **{"table_networks": "vgg16:imagenet; resnet50:imagenet; inception_v3:imagenet"},
             **{"table_size": 0, "table_epochs": 4},
             **{"multilabel_networks": "cnn; resnet50:imagenet", "multilabel_epochs": 10},
