@@ -43,8 +43,11 @@ def apart(
     rng: np.random.Generator,
     boot: Mapping[str, int],
     backbone: str,
+    n_deals: int = 5,
 ) -> dict[str, dict[str, Scores]]:
     """By class and part: AUROC with which its images are told from those of `against`; chance is one half.
+
+    The median of `n_deals` deals of the patients into folds, since one deal of few patients is luck.
 
     A network that was trained tells its own training images from all others, so `against` must be images that
     it has not learned from. See `fewshot_shift.told_apart`.
@@ -54,8 +57,11 @@ def apart(
         for part, rows in parts.items():
             old, new = against[ds.labels[against] == c], rows[ds.labels[rows] == c]
             pair = normalise(features[old], features[new], how="standardised")
-            source, score, who = told_apart(*pair, ds.patients[old], ds.patients[new], rng=rng)
-            scores = intervals.bootstrap(source, [score], who, names=["auroc"], **boot)
+            deals = [told_apart(*pair, ds.patients[old], ds.patients[new], rng=rng) for _ in range(n_deals)]
+            source, _, who = deals[0]
+            scores = intervals.bootstrap(
+                source, [score for _, score, _ in deals], who, names=["auroc"], **boot
+            )
             found.setdefault(name, {})[part] = scores
             split = split_of(ds, rows)
             about = {"task": "data", "target": name, "backbone": backbone}
