@@ -60,7 +60,7 @@ SIZES: dict[str, dict[str, dict[str, object]]] = {
             **{"transfer_seeds": 1},
             **{"shares": (0.02, 0.1, 1.0), "images_an_epoch": 64, "n_map": 300, "n_side": 200},
             **{"side_epochs": 4, "n_trials": 5},
-            **{"table_networks": "cnn-small", "table_size": 64, "table_epochs": 5},
+            **{"table_networks": "cnn-small", "table_size": 64, "table_epochs": 5, "table_rate": 3e-3},
             **{"multilabel_networks": "cnn-small; phantom", "multilabel_epochs": 3},
         },
         "full": {
@@ -84,7 +84,7 @@ SIZES: dict[str, dict[str, dict[str, object]]] = {
             **{"shares": (0.01, 0.1, 1.0), "images_an_epoch": 640, "n_map": 600, "n_side": 800},
             **{"side_epochs": 4, "n_trials": 12},
             **{"table_networks": "vgg16:imagenet; resnet50:imagenet; inception_v3:imagenet"},
-            **{"table_size": 0, "table_epochs": 4},
+            **{"table_size": 0, "table_epochs": 4, "table_rate": 1e-4},
             **{"multilabel_networks": "cnn; resnet50:imagenet", "multilabel_epochs": 10},
         },
     },
