@@ -210,6 +210,12 @@ def test_shot_curves_draw_median_band_and_spread_against_shots():
     assert len({line.get_marker() for line in (svc, knn)}) == 2
 
 
+def test_shots_next_to_each_other_share_a_number():
+    table = pd.concat([shot_table(), shot_table().replace({"shots": {"5": "99", "100": "60"}})])
+    ticks = plots.shot_curves(table, metrics=["auroc"]).axes[0].get_xticklabels()
+    assert [t.get_text() for t in ticks] == ["5", "60", "99", ""]
+
+
 def test_shot_curves_of_another_column_without_spread():
     table = shot_table().rename(columns={"method": "backbone"}).drop(columns=["spread_low", "spread_high"])
     ax = plots.shot_curves(table, metrics=["auroc"], by="backbone").axes[0]

@@ -13,6 +13,7 @@ from xraykit.plots.style import COLOURS, GREY, figure, tidy
 
 LINES = ("-", "--", "-.", ":")
 MARKERS = "os^DvPX*"
+LABEL_GAP = 0.08  # of the axis, between two numbers under it
 DODGE = 0.02  # of a decade, between the whiskers of two methods
 
 
@@ -54,7 +55,7 @@ def shot_curves(
             _curve(ax, rows[rows[by] == method], i, dodge=DODGE * (i - (len(methods) - 1) / 2), name=method)
         shots = sorted(set(rows["shots"]))
         ax.set_xscale("log")
-        ax.set_xticks(shots, [f"{s:g}" for s in shots])
+        ax.set_xticks(shots, _labels(shots))
         ax.minorticks_off()
         ax.grid(alpha=0.3)
         far = _baselines(ax, metric, baselines or {})
@@ -64,6 +65,17 @@ def shot_curves(
     fig.suptitle(title, fontsize=12)
     fig.supxlabel("line: median over draws, band: 95% interval, whisker: 95% of the draws", fontsize=9)
     return fig
+
+
+def _labels(shots: Sequence[float]) -> list[str]:
+    """Numbers under the ticks of a logarithmic axis, none where the one before is too near to be read."""
+    labels, before = [], -np.inf
+    gap = LABEL_GAP * np.log(max(shots) / min(shots))
+    for place in np.log(shots):
+        near = place - before < gap
+        labels.append("" if near else f"{np.exp(place):.6g}")
+        before = before if near else place
+    return labels
 
 
 def _with_shots(table: pd.DataFrame, by: str) -> pd.DataFrame:
