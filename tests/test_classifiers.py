@@ -13,7 +13,8 @@ from training_children import network, tiny
 
 from xraykit import backbones, classifiers
 from xraykit.backbones import Pretraining, from_module
-from xraykit.classifiers import KINDS, Classifier, build, kind_of, outputs
+from xraykit.classifiers import Classifier, build, kind_of, outputs
+from xraykit.decisions import KINDS
 from xraykit.errors import DataError, DataNotFoundError
 
 # Length of the features, from the papers.

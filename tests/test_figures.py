@@ -66,7 +66,9 @@ def test_each_number_in_the_readme_is_a_row_of_a_ledger():
     assert len(rows) >= 6
     for dataset, notebook, task, method, split, metric, shown in rows:
         about = {"notebook": notebook, "task": task, "method": method, "split": split, "metric": metric}
-        assert only_text(dataset.strip("`"), backbone=["", "16x16 pixels"], **about) == shown
+        if notebook < "05":  # there, methods are repeated on many backbones
+            about["backbone"] = ["", "16x16 pixels"]
+        assert only_text(dataset.strip("`"), shots="", **about) == shown
 
 
 def test_each_few_shot_number_in_the_readme_is_a_row_of_a_ledger():
