@@ -124,8 +124,8 @@ def memory_line() -> str:
     rows = {name: np.flatnonzero((ds.records["split"] == name).to_numpy()) for name in sizes}
     used, kept = [], State.save
 
-    def save(state: State) -> None:
-        kept(state)
+    def save(state: State, optimiser: torch.optim.Optimizer) -> None:
+        kept(state, optimiser)
         used.append(psutil.Process().memory_info().rss / 2**20)
 
     State.save = save
