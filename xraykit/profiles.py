@@ -58,9 +58,9 @@ SIZES: dict[str, dict[str, dict[str, object]]] = {
             **{"transfer_pair": "phantom:random; phantom", "transfer_epochs": 2},
             **{"rates": {"frozen": 1e-2, "fine-tuned": 1e-3}, "batch_size": 16, "side_batch": 16},
             **{"transfer_seeds": 1},
-            **{"shares": (0.02, 0.1, 1.0), "images_an_epoch": 64, "n_map": 300, "n_side": 200},
+            **{"shares": (0.02, 0.1, 1.0), "images_an_epoch": 40, "n_map": 300, "n_side": 160},
             **{"side_epochs": 4, "n_trials": 5},
-            **{"table_networks": "cnn-small", "table_size": 64, "table_epochs": 5, "table_rate": 3e-3},
+            **{"table_networks": "cnn-small", "table_size": 0, "table_epochs": 5, "table_rate": 3e-3},
             **{"multilabel_networks": "cnn-small; phantom", "multilabel_epochs": 3},
         },
         "full": {
