@@ -113,6 +113,21 @@ def check_images(images: np.ndarray) -> None:
         raise DataError(f"images are {images.dtype}{_range_hint(images)}; store them as uint8 in 0..255")
 
 
+def check_rows(images: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
+    """Positions (M,) of images (N, H, W), all N of them for None.
+
+    Raises:
+        DataError: images that are not uint8 (N, H, W), no rows, or rows that are not positions of them.
+    """
+    check_images(images)
+    rows = np.arange(len(images)) if rows is None else np.asarray(rows)
+    if rows.ndim != 1 or not len(rows) or rows.dtype.kind not in "iu":
+        raise DataError(f"rows are {rows.dtype} {rows.shape}; give positions of at least one image")
+    if rows.min() < 0 or rows.max() >= len(images):
+        raise DataError(f"rows go from {rows.min()} to {rows.max()}; the images are 0 to {len(images) - 1}")
+    return rows
+
+
 def _range_hint(images: np.ndarray) -> str:
     if images.dtype.kind != "f":
         return ""

@@ -22,8 +22,8 @@ def patient_weights(patients: np.ndarray, *, n_boot: int, rng: np.random.Generat
     return draws[:, codes].astype(np.float32)
 
 
-def _weights(n: int, patients: np.ndarray, *, n_boot: int, rng: np.random.Generator) -> np.ndarray:
-    """Bootstrap weights (n_boot + 1, N) after a first row of ones: the sample as it was observed."""
+def resampling_weights(n: int, patients: np.ndarray, *, n_boot: int, rng: np.random.Generator) -> np.ndarray:
+    """`patient_weights` under a first row of ones, (n_boot + 1, N): the sample as it was observed."""
     if len(patients) != n:
         raise DataError(f"{n} labels but {len(patients)} patient ids; give one for each image")
     weights = patient_weights(patients, n_boot=n_boot, rng=rng)
@@ -50,7 +50,8 @@ class Interval:
         return f"{self.value:.3f} [{self.ci_low:.3f}, {self.ci_high:.3f}]"
 
 
-def _limits(samples: np.ndarray) -> tuple[float, float]:
+def limits(samples: np.ndarray) -> tuple[float, float]:
+    """The 2.5 and 97.5 percentiles of resampled values, leaving out those that are not defined (NaN)."""
     samples = samples[~np.isnan(samples)]
     if len(samples) == 0:
         return float("nan"), float("nan")
@@ -92,17 +93,17 @@ def bootstrap(
     if len(draws) == 0:
         raise DataError("bootstrap needs at least one draw of scores; got none")
     rng = np.random.default_rng(seed)
-    weights = _weights(len(y), patients, n_boot=n_boot, rng=rng)
+    weights = resampling_weights(len(y), patients, n_boot=n_boot, rng=rng)
     by_draw = [score_all(y, d, names=names, weights=weights, threshold=threshold) for d in draws]
     out = {}
     for name in names:
         samples = np.stack([d[name] for d in by_draw])
         resampled = _median_of_draws(samples[:, 1:], rng)
-        spread = _limits(samples[:, 0]) if len(draws) > 1 else (float("nan"), float("nan"))
+        spread = limits(samples[:, 0]) if len(draws) > 1 else (float("nan"), float("nan"))
         value = float(np.median(samples[:, 0]))
         if name == "ece":
             resampled = np.maximum(resampled + value - np.median(resampled), 0)
-        low, high = _limits(resampled)
+        low, high = limits(resampled)
         out[name] = Interval(value, low, high, *spread, n_draws=len(draws), n_test=len(y))
     return out
 
@@ -127,7 +128,7 @@ def paired_differences(
     if len(a) != len(b) or len(a) == 0:
         raise DataError(f"paired methods need equally many draws; got {len(a)} and {len(b)}")
     rng = np.random.default_rng(seed)
-    weights = _weights(len(y), patients, n_boot=n_boot, rng=rng)
+    weights = resampling_weights(len(y), patients, n_boot=n_boot, rng=rng)
     pick = rng.integers(len(a), size=(len(a), n_boot + 1))
     pick[:, 0] = np.arange(len(a))
 
@@ -145,7 +146,7 @@ def _difference(samples: np.ndarray, *, n_draws: int, n_test: int) -> Interval:
     value, boot = float(samples[0]), samples[1:][~np.isnan(samples[1:])]
     error = float(np.std(boot, ddof=1)) if len(boot) > 1 else 0.0
     p_value = float(2 * norm.sf(abs(value) / error)) if error > 0 else float(value == 0)
-    return Interval(value, *_limits(boot), n_draws=n_draws, n_test=n_test, p_value=p_value)
+    return Interval(value, *limits(boot), n_draws=n_draws, n_test=n_test, p_value=p_value)
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:

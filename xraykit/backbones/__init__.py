@@ -22,6 +22,7 @@ from xraykit.backbones.base import (
     unpooled,
     weights_hash,
 )
+from xraykit.backbones.layers import at_layer, at_layers, layer_names
 from xraykit.backbones.registry import load, names, register
 from xraykit.backbones.weight_files import weights_dir, weights_path
 
@@ -30,8 +31,11 @@ __all__ = [
     "Backbone",
     "Pooled",
     "Pretraining",
+    "at_layer",
+    "at_layers",
     "check_unseen",
     "from_module",
+    "layer_names",
     "load",
     "names",
     "network_input",

@@ -161,7 +161,7 @@ def unpooled(backbone: Backbone) -> Backbone:
     Raises:
         DataError: `backbone` has no feature maps.
     """
-    flat = _Flat(_pooled(backbone, "feature maps"))
+    flat = _Flat(pooled_module(backbone, "feature maps"))
     name = f"{backbone.name} unpooled"
     return from_module(flat, name=name, size=backbone.size, pretraining=backbone.pretraining)
 
@@ -172,14 +172,15 @@ def unnormalised(backbone: Backbone) -> Backbone:
     Raises:
         DataError: `backbone` does not normalise.
     """
-    pooled = _pooled(backbone, "normalisation")
+    pooled = pooled_module(backbone, "normalisation")
     channels = pooled.mean.numel()
     raw = Pooled(pooled.maps, mean=[0.0] * channels, std=[1.0] * channels)
     name = f"{backbone.name} un-normalised"
     return from_module(raw, name=name, size=backbone.size, pretraining=backbone.pretraining)
 
 
-def _pooled(backbone: Backbone, wanted: str) -> Pooled:
+def pooled_module(backbone: Backbone, wanted: str) -> Pooled:
+    """The module of `backbone`, which must be `Pooled` to have what is `wanted`; else DataError."""
     if not isinstance(backbone.module, Pooled):
         raise DataError(f"{backbone.name} has no {wanted} of its own: its module is no backbones.Pooled")
     return backbone.module

@@ -43,7 +43,18 @@ def headless(model: nn.Module, images: torch.Tensor) -> fx.GraphModule:
         node = node.args[0]
     if len(_shape(node)) == 4:
         output = node
-    return _up_to(traced, output)
+    return up_to(traced, output)
+
+
+def up_to(traced: fx.GraphModule, output: fx.Node | list[fx.Node]) -> fx.GraphModule:
+    """`traced` itself, cut so that it returns the value of `output`, or the list of values."""
+    graph = traced.graph
+    graph.erase_node(graph.output_node())
+    graph.output(output)
+    graph.eliminate_dead_code()
+    traced.delete_all_unused_submodules()
+    traced.recompile()
+    return traced
 
 
 class _Tracer(fx.Tracer):
@@ -57,13 +68,3 @@ class _Tracer(fx.Tracer):
 
 def _shape(node: fx.Node) -> tuple[int, ...]:
     return tuple(node.meta["tensor_meta"].shape)
-
-
-def _up_to(traced: fx.GraphModule, output: fx.Node) -> fx.GraphModule:
-    graph = traced.graph
-    graph.erase_node(graph.output_node())
-    graph.output(output)
-    graph.eliminate_dead_code()
-    traced.delete_all_unused_submodules()
-    traced.recompile()
-    return traced
