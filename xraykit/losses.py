@@ -13,7 +13,12 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def targets(labels: np.ndarray, kind: str) -> torch.Tensor:
-    """What the losses compare logits with: int64 codes (N,) for multiclass, else float32 0/1 (N, O)."""
+    """What the losses compare logits with: int64 codes (N,) for multiclass, else float32 0/1 (N, O).
+
+    For a reconstruction it is nothing, zeros (N, 1).
+    """
+    if kind == "reconstruction":
+        return torch.zeros(len(labels), 1)
     if kind == "multiclass":
         return torch.from_numpy(np.asarray(labels, np.int64))
     return torch.from_numpy(np.asarray(labels, np.float32).reshape(len(labels), -1))
@@ -27,10 +32,10 @@ def make_loss(
     ``"cross_entropy"`` is the softmax cross-entropy of classes; of two classes with one logit it is the
     same thing as ``"bce"``, the binary cross-entropy with logits. ``"focal"`` multiplies either by
     (1 - p)^gamma, p the probability given to the truth (Lin et al., ICCV 2017, eq. 4 and 5). ``"auto"``
-    is cross-entropy for classes, bce for labels.
+    is cross-entropy for classes, bce for labels, and for a reconstruction the error that the network returns.
 
     Args:
-        kind: ``"binary"``, ``"multiclass"`` or ``"multilabel"``.
+        kind: ``"binary"``, ``"multiclass"``, ``"multilabel"`` or ``"reconstruction"``.
         weights: for classes one factor a class, such as `balance.class_weights`; for multi-label one factor a
             label for its positives, such as `balance.pos_weight`. The mean over a batch divides by the number
             of images, not by the sum of the weights.
@@ -39,6 +44,12 @@ def make_loss(
     Raises:
         DataError: a loss that does not fit the kind, weights that are not positive, a negative gamma.
     """
+    if kind == "reconstruction":
+        if name != "auto" or weights is not None:
+            raise DataError(
+                f"loss {name!r}, weights {weights}: an autoencoder returns its loss; use auto, no weights"
+            )
+        return lambda errors, truth: errors.mean(dim=1)
     softmax = kind == "multiclass"
     if name not in LOSSES or (name == ("bce" if softmax else "cross_entropy") and kind != "binary"):
         raise DataError(

@@ -88,6 +88,27 @@ SIZES: dict[str, dict[str, dict[str, object]]] = {
             **{"multilabel_networks": "cnn; resnet50:imagenet", "multilabel_epochs": 10},
         },
     },
+    "06": {
+        "quick": {
+            **{"image_size": 96, "n_patients": 420, "precision": "fp32", "n_boot": 200, "threads": 1},
+            **{"n_seeds": 2, "epochs": 25, "batch_size": 8, "learning_rate": 3e-3, "width": 8, "latent": 16},
+            **{"backbone": "phantom", "bank": 1000, "rate": 0.1, "n_judge": 60},
+            **{"localised": ("pixel_auroc", "region_overlap", "pointing_game")},
+        },
+        "full": {
+            **{"image_size": 224, "n_patients": 4000, "precision": "auto", "n_boot": 1000, "threads": 0},
+            **{
+                "n_seeds": 3,
+                "epochs": 30,
+                "batch_size": 32,
+                "learning_rate": 1e-3,
+                "width": 16,
+                "latent": 16,
+            },
+            **{"backbone": "resnet18:imagenet", "bank": 2000, "rate": 0.1, "n_judge": 300},
+            **{"localised": ("pixel_auroc", "pixel_auprc", "region_overlap", "pointing_game")},
+        },
+    },
 }
 TOGETHER = {"synthetic": ("synthetic", "synthetic-nih")}
 

@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from xraykit import metrics, training_batches
 from xraykit.augment import augment
-from xraykit.classifiers import Classifier, kind_of
+from xraykit.autoencoder import Autoencoder
+from xraykit.classifiers import Classifier
 from xraykit.datasets import XrayDataset
 from xraykit.decisions import probabilities
 from xraykit.devices import (
@@ -25,9 +26,9 @@ from xraykit.devices import (
     torch_threads,
 )
 from xraykit.errors import DataError
-from xraykit.images import check_images
+from xraykit.images import check_rows
 from xraykit.losses import hits, make_loss, targets
-from xraykit.training_checks import check, check_finite, has_batch_norm, memory_explained
+from xraykit.training_checks import check, check_finite, has_batch_norm, kind_of_run, memory_explained
 from xraykit.training_config import EVALUATED, Config, make_optimiser, rate
 from xraykit.training_files import Fitted, State, run_folder
 
@@ -35,7 +36,7 @@ PREDICTED_AT_ONCE = 128
 
 
 def fit(
-    model: Classifier,
+    model: Classifier | Autoencoder,
     ds: XrayDataset,
     *,
     train: np.ndarray,
@@ -55,7 +56,7 @@ def fit(
     its last finished epoch, to the history of an uninterrupted run; finished, it is read and not repeated.
 
     Args:
-        model: from `classifiers.build`; stays as it is.
+        model: from `classifiers.build`, or an `Autoencoder`, which looks at no label; stays as it is.
         ds: labels decide the task; its images are read batch by batch, at their own size.
         train: positions in `ds`, repeats allowed (see `balance`); each repeat is augmented on its own.
         val: positions in `ds` of other patients.
@@ -103,13 +104,17 @@ def fit(
 class Work:
     """What is trained on what; see `fit`. `kept`: finished epochs are on disk."""
 
-    model: Classifier
+    model: Classifier | Autoencoder
     ds: XrayDataset
     train: np.ndarray
     val: np.ndarray
     config: Config
     fabric: Fabric
     kept: bool = False
+
+    @property
+    def kind(self) -> str:
+        return kind_of_run(self.model, self.ds)
 
     def batches(self, epoch: int) -> list[np.ndarray]:
         """Positions in `train` of each batch of an epoch; none is smaller than two, or than the team; with
@@ -156,7 +161,7 @@ def _share_statistics(work: Work) -> None:
 
 def _epoch(work: Work, net: nn.Module, optimiser: torch.optim.Optimizer, *, epoch: int, bar: tqdm) -> dict:
     """One pass over the training images: mean loss and accuracy, as they were while learning."""
-    config, fabric, kind = work.config, work.fabric, kind_of(work.ds)
+    config, fabric, kind = work.config, work.fabric, work.kind
     loss_of = make_loss(config.loss, kind=kind, weights=config.weights, gamma=config.gamma)
     truth, batches = targets(work.ds.labels, kind), work.batches(epoch)
     work.model.freeze(
@@ -193,12 +198,13 @@ def _epoch(work: Work, net: nn.Module, optimiser: torch.optim.Optimizer, *, epoc
         )
         bar.update()
     loss, accuracy = (fabric.all_reduce(total, reduce_op="sum") / len(work.train)).tolist()
-    return {"learning_rate": optimiser.param_groups[0]["lr"], "train_loss": loss, "train_accuracy": accuracy}
+    learned = {"learning_rate": optimiser.param_groups[0]["lr"], "train_loss": loss}
+    return learned if kind == "reconstruction" else learned | {"train_accuracy": accuracy}
 
 
 def _validate(work: Work, *, epoch: int) -> dict[str, float]:
     """Loss and scores of the validation images, which the processes share."""
-    fabric, kind = work.fabric, kind_of(work.ds)
+    fabric, kind = work.fabric, work.kind
     mine = slice(fabric.global_rank, None, fabric.world_size)
     logits = torch.zeros(len(work.val), work.model.n_outputs, device=fabric.device)
     about = {"when": f"the validation of epoch {epoch + 1}", "kept": work.kept}
@@ -213,6 +219,8 @@ def _validate(work: Work, *, epoch: int) -> dict[str, float]:
     loss_of = make_loss(work.config.loss, kind=kind, weights=work.config.weights, gamma=work.config.gamma)
     labels = work.ds.labels[work.val]
     found = {"val_loss": float(loss_of(logits, targets(labels, kind)).mean())}
+    if kind == "reconstruction":
+        return found
     p = probabilities(logits.numpy(), kind)
     if kind == "multilabel":
         both = (labels.min(axis=0) == 0) & (labels.max(axis=0) == 1)
@@ -222,7 +230,7 @@ def _validate(work: Work, *, epoch: int) -> dict[str, float]:
 
 
 def predict(
-    model: Classifier,
+    model: Classifier | Autoencoder,
     images: np.ndarray,
     *,
     rows: np.ndarray | None = None,
@@ -230,6 +238,8 @@ def predict(
     precision: str = "fp32",
 ) -> np.ndarray:
     """Logits float32 (M, n_outputs) of grey images uint8 (N, H, W), array or memmap, read batch by batch.
+
+    Of an `Autoencoder` they are errors.
 
     The model is put into evaluation mode and stays on the device.
 
@@ -240,12 +250,7 @@ def predict(
         DataError: a device or precision that is not there, images that are not uint8 (N, H, W), or rows that
             are not positions of them.
     """
-    check_images(images)
-    rows = np.arange(len(images)) if rows is None else np.asarray(rows)
-    if rows.ndim != 1 or not len(rows) or rows.dtype.kind not in "iu":
-        raise DataError(f"rows are {rows.dtype} {rows.shape}; give positions of at least one image")
-    if rows.min() < 0 or rows.max() >= len(images):
-        raise DataError(f"rows go from {rows.min()} to {rows.max()}; the images are 0 to {len(images) - 1}")
+    rows = check_rows(images, rows)
     device = choose_device(device)
     mixed = choose_precision(precision, device) == "bf16"
     model = model.to(device)
@@ -255,7 +260,7 @@ def predict(
 
 @torch.inference_mode()
 def _logits(
-    model: Classifier, images: np.ndarray, rows: np.ndarray, device: torch.device | str
+    model: Classifier | Autoencoder, images: np.ndarray, rows: np.ndarray, device: torch.device | str
 ) -> torch.Tensor:
     model.eval()
     parts = (rows[i : i + PREDICTED_AT_ONCE] for i in range(0, len(rows), PREDICTED_AT_ONCE))

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from xraykit.autoencoder import Autoencoder
 from xraykit.classifiers import Classifier, kind_of, outputs
 from xraykit.datasets import XrayDataset
 from xraykit.errors import DataError, TrainingError, TrainingMemoryError
@@ -45,9 +46,16 @@ def check(
         raise DataError(
             f"{ds.name}: images of the test split are among train or val; use those of train alone"
         )
-    _check_classes(ds, train, val)
-    _check_options(ds, config)
+    kind = kind_of_run(model, ds)
+    if kind != "reconstruction":
+        _check_classes(ds, train, val)
+    _check_options(ds, config, kind)
     _check_model(model, ds, n_train=len(train), config=config, world=world)
+
+
+def kind_of_run(model: Classifier | Autoencoder, ds: XrayDataset) -> str:
+    """``"reconstruction"`` for an autoencoder, whatever the labels; else `classifiers.kind_of`."""
+    return "reconstruction" if isinstance(model, Autoencoder) else kind_of(ds)
 
 
 def _check_classes(ds: XrayDataset, train: np.ndarray, val: np.ndarray) -> None:
@@ -76,13 +84,12 @@ def _check_classes(ds: XrayDataset, train: np.ndarray, val: np.ndarray) -> None:
             )
 
 
-def _check_options(ds: XrayDataset, config: Config) -> None:
-    computed = ("loss", *EVALUATED[kind_of(ds)])
+def _check_options(ds: XrayDataset, config: Config, kind: str) -> None:
+    computed = ("loss", *EVALUATED[kind])
     unknown = [name for name in config.monitor if name not in computed]
     if unknown:
         raise DataError(
-            f"monitor {', '.join(unknown)} is not computed for {kind_of(ds)} labels; use "
-            f"{', '.join(computed)}"
+            f"monitor {', '.join(unknown)} is not computed for a {kind} task; use {', '.join(computed)}"
         )
     if config.weights is not None and len(config.weights) != len(ds.classes):
         raise DataError(
@@ -97,7 +104,7 @@ def has_batch_norm(model: nn.Module) -> bool:
 
 
 def _check_model(model: Classifier, ds: XrayDataset, *, n_train: int, config: Config, world: int) -> None:
-    if model.n_outputs != outputs(ds):
+    if isinstance(model, Classifier) and model.n_outputs != outputs(ds):
         raise DataError(
             f"{model.name} has {model.n_outputs} outputs, {ds.name} ({kind_of(ds)}) needs {outputs(ds)}; "
             "build it with classifiers.outputs(ds)"

@@ -19,6 +19,7 @@ EVALUATED = {
     "binary": ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "macro_f1", "auroc"),
     "multiclass": ("accuracy", "balanced_accuracy", "macro_f1", "auroc"),
     "multilabel": ("macro_f1", "auroc"),
+    "reconstruction": (),
 }
 MONITORS = ("loss", *EVALUATED["binary"])
 

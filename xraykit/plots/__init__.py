@@ -1,5 +1,6 @@
 """Functions that take data and return a matplotlib Figure; only `results.Run.save_figure` writes files."""
 
+from xraykit.plots.anomaly import evidence, roc
 from xraykit.plots.decisions import confusions, heatmap, score_histograms
 from xraykit.plots.embeddings import map3d, maps
 from xraykit.plots.pictures import before_after, sample_grid
@@ -16,6 +17,7 @@ __all__ = [
     "confusions",
     "cooccurrence",
     "draw_distribution",
+    "evidence",
     "grey_histograms",
     "heatmap",
     "images_per_patient",
@@ -25,6 +27,7 @@ __all__ = [
     "maps",
     "recall_bars",
     "reliability",
+    "roc",
     "sample_grid",
     "score_histograms",
     "shot_curves",
