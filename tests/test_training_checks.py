@@ -91,7 +91,7 @@ def test_findings_with_one_value() -> None:
 
 
 def test_options_that_do_not_fit_the_labels() -> None:
-    with pytest.raises(DataError, match="monitor sensitivity is not computed for multiclass labels; use lo"):
+    with pytest.raises(DataError, match="monitor sensitivity is not computed for a multiclass task; use lo"):
         checked(tiny("multiclass"), model=network("multiclass"), monitor=("auroc", "sensitivity"))
     with pytest.raises(DataError, match=r"3 weights of the loss for 2 classes; .* normal, pneumonia"):
         checked(weights=(1, 2, 3))
