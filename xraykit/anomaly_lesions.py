@@ -68,13 +68,12 @@ def with_lungs(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Those of `rows` into whose images an opacity can be pasted, as their lungs are found.
 
     Raises:
-        DataError: none of them, or as `paste`.
+        DataError: none of them, images that are not uint8 (N, H, W), or rows that are not positions of them.
     """
     found = []
     for row in check_rows(images, rows):
         try:
-            fields = lung_fields(np.asarray(images[row]))
-            _tissue(np.asarray(images[row]), fields.any(axis=0))
+            _lungs(np.asarray(images[row]))
         except DataError:
             continue
         found.append(row)
@@ -98,8 +97,7 @@ def _pasted(
     image: np.ndarray, *, kind: str, rng: np.random.Generator, strength: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """The image with an opacity, uint8 (H, W), and its mask, bool (H, W)."""
-    fields = lung_fields(image)
-    tissue = _tissue(image, fields.any(axis=0))
+    fields, tissue = _lungs(image)
     brush = _Brush(np.stack([on_grid(field.astype(np.float32)) for field in fields]), rng)
     body, texture = {"consolidation": _consolidation, "haze": _haze, "nodules": _nodules}[kind](brush)
     body = (resize(body, image.shape) - _EDGE) / (1 - _EDGE)
@@ -108,12 +106,14 @@ def _pasted(
     return np.rint(image + change).astype(np.uint8), body > 0
 
 
-def _tissue(image: np.ndarray, field: np.ndarray) -> np.ndarray:
-    """The grey of tissue at every height, float32 (H, 1), taken between the lungs' outer borders.
+def _lungs(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both lung fields, and the grey of tissue at every height, float32 (H, 1), between their outer borders.
 
     Raises:
-        DataError: it is hardly brighter than the lungs.
+        DataError: as `lung_fields`, or tissue is hardly brighter than the lungs.
     """
+    fields = lung_fields(image)
+    field = fields.any(axis=0)
     tall, wide = (np.flatnonzero(field.any(axis=axis)) for axis in (1, 0))
     top, bottom = tall[[0, -1]]
     box = image[top : bottom + 1, wide[0] : wide[-1] + 1]
@@ -126,7 +126,7 @@ def _tissue(image: np.ndarray, field: np.ndarray) -> np.ndarray:
             f"its lungs are {contrast:.1f} grey levels darker than tissue and {_CONTRAST} are needed; "
             "leave it out, or use a frontal chest X-ray with dark lungs"
         )
-    return grey
+    return fields, grey
 
 
 @dataclass(frozen=True)
