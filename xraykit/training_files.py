@@ -5,7 +5,7 @@ import copy
 import hashlib
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
@@ -157,9 +157,9 @@ class Fitted:
         return model.eval()
 
 
-def _deciding_code() -> str:
-    """Hex digest of the source of `DECIDING`."""
-    sources = [(resources.files("xraykit") / f"{name}.py").read_bytes() for name in DECIDING]
+def _deciding_code(modules: Sequence[str]) -> str:
+    """Hex digest of the source of `modules`."""
+    sources = [(resources.files("xraykit") / f"{name}.py").read_bytes() for name in modules]
     return hashlib.sha256(b"\0".join(sources)).hexdigest()
 
 
@@ -173,9 +173,11 @@ def run_folder(
     val: np.ndarray,
     made_by: tuple[Config, dict],
     fabric: Fabric | None = None,
+    deciding: Sequence[str] = DECIDING,
 ) -> Iterator[Path | None]:
     """The folder of this run, named by the hash of all that decides it, held so that two runs do not write to
-    it at once (by the first process of `fabric` for all of them); None without `cache_dir`."""
+    it at once (by the first process of `fabric` for all of them); None without `cache_dir`. The code of the
+    modules `deciding` is part of the hash."""
     if cache_dir is None:
         yield None
         return
@@ -191,7 +193,7 @@ def run_folder(
         "label type": [str(ds.labels.dtype), *ds.labels.shape],
         **{name: hashlib.sha256(np.ascontiguousarray(a).tobytes()).hexdigest() for name, a in arrays.items()},
         "weights": weights_hash(model),
-        "code": [code_hash(model), _deciding_code()],
+        "code": [code_hash(model), _deciding_code(deciding)],
         "versions": [torch.__version__, instruction_set(), gpu],
     }
     key = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:32]

@@ -23,6 +23,9 @@ _OURS: dict[str, Builder] = {
     "cnn": own.build_cnn,
     "cnn-small": partial(own.build_cnn, width=16, light=True, name="cnn-small"),
     "cnn-group-norm": partial(own.build_cnn, norm="group", name="cnn-group-norm"),
+    "cnn-small-group-norm": partial(
+        own.build_cnn, width=16, light=True, norm="group", name="cnn-small-group-norm"
+    ),
 }
 _REGISTERED: dict[str, Builder] = {}
 
@@ -54,8 +57,8 @@ def load(
         spec: ``"architecture"`` or ``"architecture:weights"``: one of torchvision's classifiers with
             ``imagenet`` (the default), ``random`` or a file; torchxrayvision's
             ``"densenet121-res224-all:xrv"``; ``"phantom"``, ``"phantom:random"``, ``"phantom:<file>"``;
-            ``"cnn"``, ``"cnn-small"``, ``"cnn-group-norm"``, untrained; ``"pixels"``;
-            or what `register` added. A file ends with ``.safetensors``, ``.pth`` or ``.pt``;
+            ``"cnn"``, ``"cnn-small"``, ``"cnn-group-norm"``, ``"cnn-small-group-norm"``, untrained;
+            ``"pixels"``; or what `register` added. A file ends with ``.safetensors``, ``.pth`` or ``.pt``;
             `weights_path` says where it is looked for.
         seed: of random weights; PyTorch's global generator stays as it is.
         weights_dir: folder of weight files; default ``XRAYKIT_WEIGHTS_DIR``, else ``<data folder>/weights``.
