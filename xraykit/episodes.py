@@ -19,6 +19,7 @@ from xraykit.shots import feasible_shots, k_shot_draw
 # Patients of a class among whom an episode is drawn, chosen anew for each: keeps the time of a draw the same
 # for a set of any size. More than any episode needs, so that a draw is as feasible as among all of them.
 CANDIDATES = 1000
+WITHOUT = "without "
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Episode:
     @property
     def finding(self) -> str:
         """The finding of a binary task; of N classes all of them."""
-        return self.classes[1] if self.classes[0].startswith("without ") else ", ".join(self.classes)
+        return ", ".join(name for name in self.classes if not name.startswith(WITHOUT))
 
     @property
     def query_labels(self) -> np.ndarray:
@@ -74,6 +75,9 @@ class Tasks:
         findings: whose episodes; a name each from the classes of `ds`.
         shots, queries: images of each class in support and query.
         way: 0, or the number of findings of an episode.
+        shuffled: of one finding: let chance decide for each episode whether images with the finding are
+            class 1 or class 0. Else "shows something" answers every task, before any support image is seen
+            (Yin et al., Meta-learning without memorization, ICLR 2020).
         seed: of all its episodes.
 
     Raises:
@@ -90,6 +94,7 @@ class Tasks:
         queries: int,
         seed: int,
         way: int = 0,
+        shuffled: bool = False,
     ) -> None:
         check_findings(ds, findings)
         if shots < 1 or queries < 1 or way == 1 or way < 0 or way > len(findings) or len(rows) == 0:
@@ -99,7 +104,8 @@ class Tasks:
                 "(way = 0 for one finding against the rest), and some images"
             )
         self.rows, self.findings = np.asarray(rows), tuple(findings)
-        self.shots, self.queries, self.way, self.seed = shots, queries, way, seed
+        self.shots, self.queries, self.way = shots, queries, way
+        self.shuffled, self.seed = shuffled, seed
         self._shows = ds.records[list(findings)].to_numpy(bool)[self.rows]
         self._patient = patient_codes(ds.patients[self.rows], len(self.rows))[0]
         self._check()
@@ -109,6 +115,7 @@ class Tasks:
         for k, finding in enumerate(self.findings):
             if self.way:
                 alone = self._shows[:, k] & (self._shows.sum(axis=1) == 1)
+                # Enough, whichever findings stand beside it: their patients cannot use up all of these.
                 feasible = len(set(self._patient[alone])) // self.way
                 kind = f"patients with {finding} and none of {', '.join(self.findings)} beside it"
             else:
@@ -134,8 +141,10 @@ class Tasks:
             label = np.where(one, self._shows[:, chosen].argmax(axis=1), -1)
             return self._draw(label, tuple(self.findings[k] for k in chosen), rng)
         k = number % len(self.findings)
-        finding = self.findings[k]
-        return self._draw(self._shows[:, k].astype(np.int64), (f"without {finding}", finding), rng)
+        finding, label = self.findings[k], self._shows[:, k].astype(np.int64)
+        if self.shuffled and rng.random() < 0.5:
+            return self._draw(1 - label, (finding, WITHOUT + finding), rng)
+        return self._draw(label, (WITHOUT + finding, finding), rng)
 
     def _draw(self, label: np.ndarray, classes: tuple[str, ...], rng: np.random.Generator) -> Episode:
         """`label` -1: not to be drawn."""

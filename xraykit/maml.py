@@ -152,19 +152,25 @@ def query_loss(
 
 
 def check_inner(losses: torch.Tensor, learner: Learner, *, where: str) -> None:
-    """Raise TrainingError where a support loss (tasks, steps) is not finite: names task, step and rate."""
+    """Raise TrainingError where a number of an inner loop is not finite: names task, step and rate.
+
+    Args:
+        losses: (tasks, steps) support loss before each inner step.
+        where: such as ``"outer step 3"``.
+    """
     bad = np.argwhere(~np.isfinite(losses.detach().cpu().numpy().reshape(-1, max(1, losses.shape[-1]))))
     if len(bad):
         task, step = bad[0]
         raise TrainingError(
-            f"the inner loop diverged: in {where} the support loss of task {task + 1} is "
-            f"{float(losses.reshape(-1, losses.shape[-1])[task, step])} before inner step {step + 1} (inner "
+            f"the inner loop diverged: in {where} task {task + 1} has a support loss of "
+            f"{float(losses.reshape(-1, losses.shape[-1])[task, step])} after {step} inner steps (inner "
             f"rate {learner.inner.rate:g}{', learned' if learner.inner.learn_rates else ''}); lower the rate "
             "or take fewer steps"
         )
 
 
-def adapt(
+@torch.no_grad()
+def curve(
     learner: Learner,
     images: np.ndarray,
     episode: Episode,
@@ -172,16 +178,20 @@ def adapt(
     steps: int | None = None,
     device: str = "cpu",
     training: bool = False,
-) -> list[Classifier]:
-    """The network after each inner step on the support set of `episode`, the unadapted one first.
+) -> np.ndarray:
+    """Probabilities of the queries of `episode` after each inner step on its support set.
+
+    Every query is answered on its own: evaluation mode, no statistics of the others.
 
     Args:
         images: uint8 (N, H, W) that the positions of `episode` count.
         steps: of gradient descent; None for those of meta-training.
-        training: adapt with dropout and batch statistics as in training: a published mistake at this place.
+        device: where to compute, see `devices.choose_device`.
+        training: adapt and answer in training mode, with dropout and with batch statistics of the queries: a
+            published mistake.
 
     Returns:
-        steps + 1 classifiers, in evaluation mode.
+        float64 (steps + 1, M, N), that of the unadapted network first.
 
     Raises:
         DataError: images that are not uint8 (N, H, W).
@@ -189,42 +199,17 @@ def adapt(
     """
     check_images(images)
     steps = learner.inner.steps if steps is None else steps
-    learner.to(device).train(training)
-    rows = episode.support.ravel()
-    x = training_batches.read(images, rows, device)
+    learner = (copy.deepcopy(learner) if training else learner).to(device).train(training)
+    support = training_batches.read(images, episode.support.ravel(), device).contiguous()
     y = targets(episode.support_labels, learner.kind).to(device)
-    weights = {n: w.detach() for n, w in learner.weights().items()}
-    with torch.no_grad():
-        path, losses = descend(learner, weights, x, y, steps=steps)
-    check_inner(losses[None], learner, where=f"an episode of {episode.finding}")
-    found = []
-    for fast in path:
-        net = copy.deepcopy(learner.net).eval()
-        net.load_state_dict({**net.state_dict(), **{n: w.detach() for n, w in fast.items()}})
-        found.append(net)
-    check_inner(torch.stack([w.sum() for w in path[-1].values()])[None], learner, where="the last step")
-    return found
-
-
-@torch.no_grad()
-def curve(
-    learner: Learner, images: np.ndarray, episode: Episode, *, steps: int | None = None, device: str = "cpu"
-) -> np.ndarray:
-    """Probabilities of the queries after each inner step, float64 (steps + 1, M, N); arguments as `adapt`.
-
-    Every query is answered on its own: evaluation mode, no statistics of the others.
-    """
-    steps = learner.inner.steps if steps is None else steps
-    learner.to(device).eval()
-    support = training_batches.read(images, episode.support.ravel(), device)
-    y = targets(episode.support_labels, learner.kind).to(device)
-    queries = training_batches.read(images, episode.query.ravel(), device)
+    queries = training_batches.read(images, episode.query.ravel(), device).contiguous()
     weights = {n: w.detach() for n, w in learner.weights().items()}
     path, losses = descend(learner, weights, support, y, steps=steps)
-    check_inner(losses[None], learner, where=f"an episode of {episode.finding}")
-    return np.stack(
-        [answers(functional_call(learner.net, weights | fast, queries), learner) for fast in path]
-    )
+    logits = torch.stack([functional_call(learner.net, weights | fast, queries) for fast in path])
+    # The last step has no support loss behind it, so that its answers are looked at as well.
+    last = logits[-1].abs().max().reshape(1)
+    check_inner(torch.cat([losses, last])[None], learner, where=f"an episode of {episode.finding}")
+    return np.stack([answers(z, learner) for z in logits])
 
 
 def answers(logits: torch.Tensor, learner: Learner) -> np.ndarray:

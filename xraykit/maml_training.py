@@ -160,7 +160,7 @@ def check_tasks(learner: Learner, ds: XrayDataset, tasks: Tasks, validation: Tas
 
 
 def _told(tasks: Tasks) -> list:
-    return [*tasks.findings, tasks.shots, tasks.queries, tasks.way, tasks.seed]
+    return [*tasks.findings, tasks.shots, tasks.queries, tasks.way, tasks.shuffled, tasks.seed]
 
 
 @dataclass(frozen=True)
