@@ -160,7 +160,7 @@ def test_each_finding_is_held_out_once_and_the_groups_are_disjoint(n, seed):
     assert sorted(held) == findings
     for groups in found:
         assert sorted(sum(groups.values(), ())) == findings
-        assert groups["train"] and groups["validation"] and groups["held_out"]
+        assert all(groups.values())
     assert max(len(g["held_out"]) for g in found) - min(len(g["held_out"]) for g in found) <= 1
 
 

@@ -43,14 +43,21 @@ def test_a_row_has_the_contracted_columns_and_is_replaced_by_key(tmp_path):
 
 def test_quick_leaves_full_rows_and_full_keeps_seconds_to_two_digits(tmp_path):
     for profile, value in (("full", 0.9), ("quick", 0.1)):
-        run(tmp_path, profile=profile).record(
+        run(tmp_path, dataset="kermany", profile=profile).record(
             task="binary", method="m", metric="auroc", value=value, train_seconds=123.456
         )
-    rows = results.numbers(tmp_path / "synthetic").set_index("profile")
+    rows = results.numbers(tmp_path / "kermany").set_index("profile")
     assert rows.loc["full", ["value", "train_seconds"]].tolist() == [0.9, 120.0]
     assert rows.loc["quick", ["value", "text"]].tolist() == [0.1, "0.1"]
     assert pd.isna(rows.loc["quick", "train_seconds"])
-    assert len(results.numbers(tmp_path / "synthetic", profile="full")) == 1
+    assert len(results.numbers(tmp_path / "kermany", profile="full")) == 1
+
+
+def test_a_full_run_on_synthetic_patients_has_a_folder_of_its_own(tmp_path):
+    for profile in ("quick", "full"):
+        ledger = run(tmp_path, dataset="synthetic-nih", profile=profile)
+        ledger.record(task="data", method="m", metric="count", value=1)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["synthetic-nih", "synthetic-nih-full"]
 
 
 def test_rows_are_sorted_with_shots_as_numbers(tmp_path):
@@ -108,16 +115,17 @@ def test_a_figure_is_reproducible_and_says_what_made_it(tmp_path):
 
 
 def test_quick_never_replaces_a_full_figure(tmp_path):
-    path = run(tmp_path, profile="full").save_figure(figure(), "02_bars")
+    real = {"dataset": "kermany"}
+    path = run(tmp_path, **real, profile="full").save_figure(figure(), "02_bars")
     before = path.read_bytes()
     other = figure()
     other.axes[0].set_title("changed")
     with pytest.warns(UserWarning, match="made by a full run"):
-        assert run(tmp_path).save_figure(other, "02_bars") is None
+        assert run(tmp_path, **real).save_figure(other, "02_bars") is None
     assert path.read_bytes() == before
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        run(tmp_path, profile="full").save_figure(other, "02_bars")
+        run(tmp_path, **real, profile="full").save_figure(other, "02_bars")
     assert path.read_bytes() != before
 
 

@@ -7,7 +7,7 @@ from IPython.display import Image
 
 from xraykit import paths, results
 
-SHOWN = ("synthetic", "synthetic-nih", "kermany", "nih")
+SHOWN = ("synthetic", "synthetic-nih", "synthetic-nih-full", "kermany", "nih")
 
 
 def rows(*runs: results.Run) -> pd.DataFrame:
@@ -16,7 +16,7 @@ def rows(*runs: results.Run) -> pd.DataFrame:
     Columns as in `results.numbers`, and ``data``, the data set.
     """
     folders = {name: paths.project_root() / "figures" / name for name in SHOWN}
-    folders |= {run.dataset: run.folder for run in runs}
+    folders |= {run.folder.name: run.folder for run in runs}
     tables = [results.numbers(folder).assign(data=name) for name, folder in folders.items()]
     return pd.concat([table[table["notebook"] == runs[0].notebook] for table in tables], ignore_index=True)
 

@@ -4,22 +4,23 @@ A method is a function from an `Episode` to the probabilities of its queries, (M
 episodes, `answers` lets methods answer them at every number of shots.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from tqdm import tqdm
 
 from xraykit import fewshot, maml, metrics
-from xraykit.backbones import Backbone, check_unseen
-from xraykit.classifiers import Classifier, as_backbone, build
+from xraykit.backbones import Backbone
+from xraykit.classifiers import build
 from xraykit.datasets import XrayDataset
-from xraykit.episode_scores import Asked
+from xraykit.episode_scores import Asked, Method
 from xraykit.episodes import Episode, Tasks, with_room
-from xraykit.errors import DataError
+from xraykit.errors import DataError, TrainingError
 from xraykit.maml import Inner, Learner
 
-Method = Callable[[Episode], np.ndarray]
+# Prototypes: Snell et al., NeurIPS 2017; of frozen features they are the nearest class mean.
+PROBES = {"logistic regression": "logistic regression", "SVC": "SVC RBF", "prototypes": "nearest class mean"}
 
 
 def asked_of(
@@ -83,11 +84,6 @@ def answers(
     return enough, found
 
 
-def adapted(learner: Learner, images: np.ndarray, *, steps: int, device: str = "cpu") -> Method:
-    """A network after `steps` inner steps on the support set, whatever its weights were before."""
-    return lambda episode: maml.curve(learner, images, episode, steps=steps, device=device)[-1]
-
-
 def frozen(features: np.ndarray, name: str) -> Method:
     """One of `fewshot.CLASSIFIERS` on frozen features (N, D) of all images, normalised."""
 
@@ -100,54 +96,100 @@ def frozen(features: np.ndarray, name: str) -> Method:
     return answer
 
 
-def unseen_backbone(net: Classifier, held_out: Sequence[str]) -> Backbone:
-    """The body of a trained network, which must not have been taught any of `held_out`.
+def probes(features: Mapping[str, np.ndarray], pool: np.ndarray) -> dict[str, Method]:
+    """`PROBES` on each of some features (N, D) of all images, called ``"prototypes, phantom"`` and so on.
 
-    Raises:
-        DataError: it was; see `backbones.check_unseen`.
+    The features are standardised by those of the images `pool` and divided by their length; no label takes
+    part in that.
     """
-    backbone = as_backbone(net, name=net.name, size=net.size, pretraining=net.pretraining)
-    check_unseen(backbone, held_out)
-    return backbone
+    found = {}
+    for body, x in features.items():
+        scaled = fewshot.normalise(x[pool], x, how="l2")[1]
+        found |= {f"{name}, {body}": frozen(scaled, rule) for name, rule in PROBES.items()}
+    return found
 
 
-def fine_tuned(start: Backbone, inner: Inner, *, n_outputs: int = 1, seed: int = 0) -> Learner:
-    """A `Learner` that was not meta-trained: the weights of `start` with a new head, and a way to adapt.
+def fine_tunings(
+    shared: Backbone, network: str, *, rates: Sequence[float], seed: int
+) -> dict[str, list[Learner]]:
+    """What gradient descent on a support set can begin at without meta-training, at every rate.
 
-    With the weights of `start` random, that is training from scratch on the support set.
+    Args:
+        shared: the network of `episode_study.shared_loss`; its head is replaced.
+        network: the same with random weights.
     """
-    return Learner(build(start, n_outputs, seed=seed), inner)
+    starts = {"from scratch": (network, "all"), "fine-tuned head": (shared, "head")}
+    starts["fine-tuned all"] = (shared, "all")
+    return {
+        name: [Learner(build(start, 1, seed=seed), Inner(rate=rate, part=part)) for rate in rates]
+        for name, (start, part) in starts.items()
+    }
+
+
+@dataclass(frozen=True)
+class Picked:
+    """A way to adapt that was chosen on validation episodes.
+
+    Attributes:
+        learner: the weights, and the inner rate.
+        steps: of the inner loop.
+        auroc: mean over the validation episodes.
+        diverged: episodes, such as those with other shots, on which it diverged; it guesses there.
+    """
+
+    learner: Learner
+    steps: int
+    auroc: float
+    diverged: list[Episode] = field(default_factory=list, compare=False)
+
+    def method(self, images: np.ndarray, *, device: str = "cpu") -> Method:
+        """As a method for the positions in `images`."""
+        about = {"steps": self.steps, "device": device, "at": [self.steps]}
+
+        def answer(episode: Episode) -> np.ndarray:
+            try:
+                return maml.curve(self.learner, images, episode, **about)[0]
+            except TrainingError:
+                self.diverged.append(episode)
+                n = len(episode.classes)
+                return np.full((episode.query.size, n), 1 / n)
+
+        return answer
 
 
 def choose_adaptation(
-    learners: Sequence[Learner], images: np.ndarray, episodes: Sequence[Episode], *, steps: int
-) -> tuple[Learner, int, float]:
-    """The learner and the number of steps, 1 to `steps`, with the best mean AUROC on validation episodes.
+    learners: Sequence[Learner],
+    images: np.ndarray,
+    episodes: Sequence[Episode],
+    *,
+    steps: Sequence[int],
+    device: str = "cpu",
+) -> Picked:
+    """The learner and the number of steps, of `steps`, with the best mean AUROC on validation episodes.
 
     Args:
-        learners: the same weights with different rates, or a single one.
+        learners: the same weights with different rates, or a single one; those that diverge are left out.
         episodes: of validation findings, never of those held out for the test.
 
     Returns:
-        The learner, its number of steps (the fewest among equals), and that AUROC.
+        The first learner and the fewest steps among equals.
+
+    Raises:
+        DataError: no learner that does not diverge.
     """
-    best: tuple[Learner, int, float] | None = None
+    best: Picked | None = None
     for learner in learners:
-        area = mean_auroc_by_step(learner, images, episodes, steps=steps)
-        step = int(area[1:].argmax()) + 1
-        if best is None or area[step] > best[2]:
-            best = learner, step, float(area[step])
+        try:
+            about = {"steps": max(steps), "at": steps, "device": device}
+            paths = [maml.curve(learner, images, episode, **about) for episode in episodes]
+        except TrainingError:
+            continue
+        areas = [
+            metrics.per_draw(e.query_labels, path, "auroc") for e, path in zip(episodes, paths, strict=True)
+        ]
+        mean = np.mean(areas, axis=0)
+        if best is None or mean.max() > best.auroc:
+            best = Picked(learner, steps[int(mean.argmax())], float(mean.max()))
     if best is None:
-        raise DataError("no learner to choose from; give at least one")
+        raise DataError(f"none of {len(learners)} learners adapts without diverging; add a lower rate")
     return best
-
-
-def mean_auroc_by_step(
-    learner: Learner, images: np.ndarray, episodes: Sequence[Episode], *, steps: int
-) -> np.ndarray:
-    """Mean AUROC of the queries after 0 .. `steps` inner steps, float64 (steps + 1,)."""
-    areas = []
-    for episode in episodes:
-        path = maml.curve(learner, images, episode, steps=steps)
-        areas.append(metrics.per_draw(episode.query_labels, path, "auroc"))
-    return np.mean(areas, axis=0)

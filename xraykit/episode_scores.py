@@ -4,17 +4,20 @@ Hundreds of episodes drawn from the same patients and findings are not hundreds 
 bootstrap resamples meta-trainings, the findings held out in each, and patients, never episodes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm
+import pandas as pd
+from scipy.stats import t
 
+from xraykit.datasets import XrayDataset
 from xraykit.episodes import Episode
 from xraykit.errors import DataError
 from xraykit.intervals import Interval, limits, patient_weights
 from xraykit.metrics import score_all
 
+Method = Callable[[Episode], np.ndarray]  # from an episode to the probabilities of its queries, (M, N)
 METRICS = ("auroc", "f1", "precision", "sensitivity")
 
 
@@ -71,7 +74,9 @@ class Jury:
         cuts = np.cumsum([len(q) for q in queries])[:-1]
         self._weights, self._place = weights, np.split(place, cuts)
         self._counts = _cell_counts(np.array([run for run, _ in cells]), n_boot, rng)
-        self.n_queries = len(some)
+        self.n_queries, self.findings = len(some), sorted({finding for _, finding in cells})
+        n_runs = len({run for run, _ in cells})
+        self.freedom = max(1, (n_runs if n_runs > 1 else len(cells)) - 1)
 
     def hear(self, answers: Sequence[np.ndarray]) -> "Heard":
         """Score one method.
@@ -84,7 +89,7 @@ class Jury:
         """
         if len(answers) != len(self.asked):
             raise DataError(f"{len(answers)} answers to {len(self.asked)} episodes; give one for each")
-        by_episode = {name: np.empty((len(answers), len(self._weights))) for name in self.names}
+        by_episode = {name: np.empty((len(answers), len(self._weights)), np.float32) for name in self.names}
         for i, (one, p) in enumerate(zip(self.asked, answers, strict=True)):
             weights, labels = self._weights[:, self._place[i]], one.episode.query_labels
             # A resampling without any patient of a class has no score; it is told by NaN, as for AUROC.
@@ -94,6 +99,21 @@ class Jury:
             for name in self.names:
                 by_episode[name][i] = np.where(np.any(lost, axis=0), np.nan, scores[name])
         return Heard(self, by_episode)
+
+    def records(self, ds: XrayDataset) -> pd.DataFrame:
+        """Every query of every episode, one after the other, as `results.Run.record_predictions` takes them.
+
+        Columns ``image_id, patient_id, draw`` (number of the episode) and ``label`` (1 with the finding).
+        """
+        rows = np.concatenate([one.episode.query.ravel() for one in self.asked])
+        found = ds.records[["image_id", "patient_id"]].iloc[rows].reset_index(drop=True)
+        sizes = [one.episode.query.size for one in self.asked]
+        labels = np.concatenate([one.episode.query_labels for one in self.asked])
+        return found.assign(draw=np.repeat(np.arange(len(sizes)), sizes), label=labels)
+
+    def ask(self, methods: Mapping[int, Method]) -> "Heard":
+        """`hear` what the method of each run answers to the episodes of that run."""
+        return self.hear([methods[one.run](one.episode) for one in self.asked])
 
     def mean(self, by_episode: np.ndarray) -> np.ndarray:
         """(E, B) to (B,): the mean over episodes within each finding, then over the findings drawn."""
@@ -123,7 +143,11 @@ class Heard:
         return {str(f): float(np.nanmean(self.by_episode[name][of == f, 0])) for f in np.unique(of)}
 
     def minus(self, other: "Heard") -> dict[str, Interval]:
-        """The paired difference in each metric, with a two-sided p-value (see `intervals`).
+        """The paired difference in each metric, with a two-sided p-value.
+
+        It is that of Student's t with the bootstrap standard error, and one degree of freedom fewer than
+        there are meta-trainings (of a single one, findings): with five, the normal distribution and the
+        percentiles of the bootstrap are too sure of themselves.
 
         Raises:
             DataError: `other` is of another jury.
@@ -133,14 +157,15 @@ class Heard:
         found = {}
         for name, x in self.by_episode.items():
             d = x - other.by_episode[name]
-            found[name] = self._interval(self.jury.mean(x) - self.jury.mean(other.by_episode[name]), d[:, 0])
+            gap = self.jury.mean(x) - self.jury.mean(other.by_episode[name])
+            error = float(np.nanstd(gap[1:]))
+            p = 2 * t.sf(abs(gap[0]) / error, self.jury.freedom) if error > 0 else gap[0] == 0
+            found[name] = self._interval(gap, d[:, 0], p_value=float(p))
         return found
 
-    def _interval(self, resampled: np.ndarray, single: np.ndarray) -> Interval:
-        value, error = float(resampled[0]), float(np.nanstd(resampled[1:]))
-        p = float(2 * norm.sf(abs(value) / error)) if error > 0 else float(value == 0)
-        about = {"n_draws": len(single), "n_test": self.jury.n_queries, "p_value": p}
-        return Interval(value, *limits(resampled[1:]), *limits(single), **about)
+    def _interval(self, resampled: np.ndarray, single: np.ndarray, **about: float) -> Interval:
+        about |= {"n_draws": len(single), "n_test": self.jury.n_queries}
+        return Interval(float(resampled[0]), *limits(resampled[1:]), *limits(single), **about)
 
 
 def _cell_counts(run_of: np.ndarray, n_boot: int, rng: np.random.Generator) -> np.ndarray:

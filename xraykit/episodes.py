@@ -39,7 +39,7 @@ class Episode:
     @property
     def finding(self) -> str:
         """The finding of a binary task; of N classes all of them."""
-        return ", ".join(name for name in self.classes if not name.startswith(WITHOUT))
+        return ", ".join(sorted(name for name in self.classes if not name.startswith(WITHOUT)))
 
     @property
     def query_labels(self) -> np.ndarray:
@@ -116,7 +116,7 @@ class Tasks:
             if self.way:
                 alone = self._shows[:, k] & (self._shows.sum(axis=1) == 1)
                 # Enough, whichever findings stand beside it: their patients cannot use up all of these.
-                feasible = len(set(self._patient[alone])) // self.way
+                feasible = max(self._beside(), len(set(self._patient[alone])) // self.way)
                 kind = f"patients with {finding} and none of {', '.join(self.findings)} beside it"
             else:
                 alone = self._shows[:, k]
@@ -128,6 +128,12 @@ class Tasks:
                     f"{max(0, feasible - self.queries)} shots beside {self.queries} queries a class, but "
                     f"{self.shots} are wanted; take fewer shots or queries, more images, or leave it out"
                 )
+
+    def _beside(self) -> int:
+        """Feasible images a class with all findings as classes, each beside none of the others."""
+        one = self._shows.sum(axis=1) == 1
+        label = self._shows[one].argmax(axis=1)
+        return feasible_shots(label, self._patient[one]) if len(np.unique(label)) == len(self.findings) else 0
 
     def _feasible(self, label: np.ndarray) -> int:
         return feasible_shots(label, self._patient) if 0 < label.sum() < len(label) else 0

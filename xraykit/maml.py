@@ -5,12 +5,13 @@ al., 2017 (Meta-SGD: learned rates). The outer loop is `maml_training.meta_train
 """
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
-from torch.func import functional_call, grad
+from torch.func import functional_call, grad, replace_all_batch_norm_modules_
 
 from xraykit import training_batches
 from xraykit.classifiers import Classifier
@@ -177,7 +178,9 @@ def curve(
     *,
     steps: int | None = None,
     device: str = "cpu",
+    labels: np.ndarray | None = None,
     training: bool = False,
+    at: Sequence[int] | None = None,
 ) -> np.ndarray:
     """Probabilities of the queries of `episode` after each inner step on its support set.
 
@@ -187,11 +190,13 @@ def curve(
         images: uint8 (N, H, W) that the positions of `episode` count.
         steps: of gradient descent; None for those of meta-training.
         device: where to compute, see `devices.choose_device`.
+        labels: class codes of ``episode.support.ravel()``; None for those of `episode`.
         training: adapt and answer in training mode, with dropout and with batch statistics of the queries: a
             published mistake.
+        at: numbers of steps after which to answer, 0 to `steps`; None for each, which takes longer.
 
     Returns:
-        float64 (steps + 1, M, N), that of the unadapted network first.
+        float64 (steps + 1, M, N), that of the unadapted network first; with `at` one for each of these.
 
     Raises:
         DataError: images that are not uint8 (N, H, W).
@@ -199,14 +204,17 @@ def curve(
     """
     check_images(images)
     steps = learner.inner.steps if steps is None else steps
-    learner = (copy.deepcopy(learner) if training else learner).to(device).train(training)
+    if training:  # statistics of the batch, kept nowhere
+        learner = replace_all_batch_norm_modules_(copy.deepcopy(learner))
+    learner = learner.to(device).train(training)
     support = training_batches.read(images, episode.support.ravel(), device).contiguous()
-    y = targets(episode.support_labels, learner.kind).to(device)
+    y = targets(episode.support_labels if labels is None else labels, learner.kind).to(device)
     queries = training_batches.read(images, episode.query.ravel(), device).contiguous()
     weights = {n: w.detach() for n, w in learner.weights().items()}
     path, losses = descend(learner, weights, support, y, steps=steps)
+    path = path if at is None else [path[step] for step in at]
     logits = torch.stack([functional_call(learner.net, weights | fast, queries) for fast in path])
-    # The last step has no support loss behind it, so that its answers are looked at as well.
+    # The last step has no support loss behind it, so that the answers are looked at as well.
     last = logits[-1].abs().max().reshape(1)
     check_inner(torch.cat([losses, last])[None], learner, where=f"an episode of {episode.finding}")
     return np.stack([answers(z, learner) for z in logits])

@@ -1,6 +1,7 @@
 """The outer loop of meta-learning: tasks in batches, validation on findings held out, checkpoints."""
 
 import copy
+import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -117,7 +118,7 @@ def meta_train(
     learner = copy.deepcopy(learner).train()
     learner.freeze(False)
     about = {"precision": "fp32", "device": device, "world": fabric.world_size, "threads": threads}
-    about |= {"inner": vars(learner.inner), "tasks": [_told(tasks), _told(validation)]}
+    about |= {"inner": vars(learner.inner), "tasks": [_told(tasks, ds), _told(validation, ds)]}
     on = {"train": tasks.rows, "val": validation.rows, "made_by": (config, about), "fabric": fabric}
     code = (*DECIDING, "episodes", "shots", "maml", "maml_training")
     with run_folder(cache_dir, learner, ds, deciding=code, **on) as folder:
@@ -159,8 +160,10 @@ def check_tasks(learner: Learner, ds: XrayDataset, tasks: Tasks, validation: Tas
     check_size(learner.net, ds)
 
 
-def _told(tasks: Tasks) -> list:
-    return [*tasks.findings, tasks.shots, tasks.queries, tasks.way, tasks.shuffled, tasks.seed]
+def _told(tasks: Tasks, ds: XrayDataset) -> list:
+    """Everything that decides the episodes, beside labels and rows, for the key of the run."""
+    who = hashlib.sha256("\n".join(map(str, ds.patients[tasks.rows])).encode()).hexdigest()
+    return [*tasks.findings, tasks.shots, tasks.queries, tasks.way, tasks.shuffled, tasks.seed, who]
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,28 @@ SIZES: dict[str, dict[str, dict[str, object]]] = {
             **{"localised": ("pixel_auroc", "pixel_auprc", "region_overlap", "pointing_game")},
         },
     },
+    "07": {
+        "quick": {
+            **{"image_size": 32, "n_patients": 1500, "n_boot": 200, "threads": 1},
+            **{"n_rotations": 5, "n_trials": 1, "shots": (5,), "queries": 6, "n_episodes": 60},
+            **{"network": "cnn-small-group-norm", "backbone": "phantom"},
+            **{"inner_steps": 3, "inner_rate": 0.1, "epochs": 3, "steps_an_epoch": 8},
+            "outer": {"tasks": 4, "learning_rate": 1e-3, "n_validation": 10},
+            "from_scratch": {"learning_rate": 3e-3},
+            "shared": {"epochs": 15, "batch_size": 16, "learning_rate": 3e-3},
+            **{"rates": (0.1, 0.3), "steps": (1, 3, 10), "n_choice": 20, "n_judge": 40},
+        },
+        "full": {
+            **{"image_size": 64, "n_patients": 6000, "n_boot": 1000, "threads": 1},
+            **{"n_rotations": 5, "n_trials": 5, "shots": (1, 5, 10, 20), "queries": 10, "n_episodes": 600},
+            **{"network": "cnn-small-group-norm", "backbone": "phantom"},
+            **{"inner_steps": 3, "inner_rate": 0.1, "epochs": 5, "steps_an_epoch": 50},
+            "outer": {"tasks": 4, "learning_rate": 1e-3, "n_validation": 40},
+            "from_scratch": {"learning_rate": 3e-3},
+            "shared": {"epochs": 15, "batch_size": 32, "learning_rate": 3e-3},
+            **{"rates": (0.1, 0.3, 1.0), "steps": (1, 2, 3, 5, 10, 20, 40), "n_choice": 40, "n_judge": 40},
+        },
+    },
 }
 TOGETHER = {"synthetic": ("synthetic", "synthetic-nih")}
 

@@ -48,7 +48,8 @@ class Run:
 
     Args:
         notebook: its two digits, such as ``"02"``.
-        dataset: name of the data set; the folder is ``<figures_dir>/<dataset>``.
+        dataset: name of the data set; the folder is ``<figures_dir>/<dataset>``, with ``-full`` behind it
+            for a full run on synthetic patients.
         profile: ``"quick"`` or ``"full"``. A quick run never replaces a full row, figure or prediction.
         seed: the run's seed, written beside each number.
         figures_dir: root; None or empty for ``XRAYKIT_FIGURES_DIR``, else ``figures/`` of the project.
@@ -73,7 +74,9 @@ class Run:
         if profile not in PROFILES:
             raise DataError(f"profile {profile!r} is not one of {PROFILES}")
         self.notebook, self.dataset, self.profile, self.seed = notebook, dataset, profile, seed
-        self.folder = paths.figures_dir(figures_dir) / dataset
+        # Figures of synthetic patients are those that `make figures` makes; a full run has its own.
+        own = "-full" if profile == "full" and dataset.startswith("synthetic") else ""
+        self.folder = paths.figures_dir(figures_dir) / (dataset + own)
         self.parameters = {k: v for k, v in (parameters or {}).items() if not k.endswith("_dir")}
         self.precision, self.backend = precision, backend
 
@@ -188,7 +191,9 @@ class Run:
         One row an image, draw and class: ``image_id, patient_id, draw, class, label, score``.
 
         Args:
-            records: of the N test images, with ``image_id`` and ``patient_id``.
+            records: of the N test images, with ``image_id`` and ``patient_id``; where each draw has images of
+                its own, as episodes have, all of them one after the other with their ``draw``, and one array
+                of `draws`.
             draws: probabilities (N, K) of each draw or seed, in 0..1.
             classes: the K names.
             labels: class codes (N,), or 0/1 indicators (N, K).
@@ -200,7 +205,11 @@ class Run:
         key = (self.notebook, task, target, method, backbone, str(shots), setting, self.profile)
         one = {c: np.repeat(records[c].to_numpy(object), k) for c in ("image_id", "patient_id")}
         one |= {"class": np.tile(np.asarray(classes, object), n), "label": truth.ravel().astype(np.uint8)}
-        tables = [pd.DataFrame(one).assign(draw=i, score=np.ravel(d)) for i, d in enumerate(draws)]
+        own = np.repeat(records["draw"].to_numpy(), k) if "draw" in records else None
+        tables = [
+            pd.DataFrame(one).assign(draw=i if own is None else own, score=np.ravel(d))
+            for i, d in enumerate(draws)
+        ]
         new = pd.concat(tables).assign(**dict(zip(PREDICTION_KEY, key, strict=True)))
         new = new.astype({"draw": "int16", "score": "float32"})[list(PREDICTION_COLUMNS)]
         self._upsert_predictions(new, key)

@@ -23,7 +23,15 @@ from xraykit.run_schedule import Place, Planned, execute
 from xraykit.threads import cores
 
 # Notebook -> the notebooks whose results or checkpoints it reads; it also runs alone.
-DEPENDS: dict[str, tuple[str, ...]] = {"01": (), "02": (), "03": (), "04": (), "05": ("04",), "06": ()}
+DEPENDS: dict[str, tuple[str, ...]] = {
+    "01": (),
+    "02": (),
+    "03": (),
+    "04": (),
+    "05": ("04",),
+    "06": (),
+    "07": (),
+}
 PROFILES = ("quick", "full")
 MAX_AUTO_JOBS = 4
 GIB_PER_JOB = 3  # free memory that one more notebook at the same time should find

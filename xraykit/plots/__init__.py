@@ -3,6 +3,7 @@
 from xraykit.plots.anomaly import evidence, roc
 from xraykit.plots.decisions import confusions, heatmap, score_histograms
 from xraykit.plots.embeddings import map3d, maps
+from xraykit.plots.episodes import difference_forest, episode_picture, episode_shots, few_tasks, step_curves
 from xraykit.plots.pictures import before_after, sample_grid
 from xraykit.plots.scores import intervals, recall_bars, reliability
 from xraykit.plots.searches import study
@@ -16,8 +17,12 @@ __all__ = [
     "class_counts",
     "confusions",
     "cooccurrence",
+    "difference_forest",
     "draw_distribution",
+    "episode_picture",
+    "episode_shots",
     "evidence",
+    "few_tasks",
     "grey_histograms",
     "heatmap",
     "images_per_patient",
@@ -31,6 +36,7 @@ __all__ = [
     "sample_grid",
     "score_histograms",
     "shot_curves",
+    "step_curves",
     "study",
     "trade_off",
 ]

@@ -1,0 +1,147 @@
+"""Meta-trainings with rotating findings, and the methods that each is compared with, on equal terms.
+
+A `Trial` is one rotation: three groups of findings and three groups of patients, of which only the diagonal
+is used: train findings on training patients, validation findings on validation patients, findings held out on
+test patients.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from xraykit import maml_training, training
+from xraykit.backbones import Backbone, Pretraining
+from xraykit.classifiers import as_backbone, build
+from xraykit.datasets import XrayDataset
+from xraykit.episodes import Episode, Tasks, rotations, with_room, without
+from xraykit.maml import Inner, Learner
+from xraykit.maml_training import MetaConfig
+from xraykit.splits import patient_folds
+from xraykit.training_config import Config
+from xraykit.training_files import Fitted
+
+FEW_PATIENTS = 1000
+SHARES = {"train": 0.45, "val": 0.2, "test": 0.35}  # where the patients of a small set are dealt anew
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One meta-training: who is in it and what it may know.
+
+    Attributes:
+        number: of the rotation, and the seed of everything random in it.
+        ds: the data set, its patients perhaps dealt anew.
+        train, validation, held_out: findings.
+        rows: positions in `ds`: ``train``, images of training patients that show no finding of the other two
+            groups; ``val``, images of validation patients without any that is held out; ``test``, all images
+            of the test patients.
+    """
+
+    number: int
+    ds: XrayDataset
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    held_out: tuple[str, ...]
+    rows: Mapping[str, np.ndarray]
+
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """Findings that meta-training must not see."""
+        return (*self.validation, *self.held_out)
+
+    def tasks(self, *, shots: int, queries: int, shuffled: bool = False) -> Tasks:
+        """Episodes of the training findings that have enough patients."""
+        found, _ = with_room(self.ds, self.rows["train"], self.train, images=shots + queries)
+        about = {"shots": shots, "queries": queries, "seed": self.number, "shuffled": shuffled}
+        return Tasks(self.ds, self.rows["train"], found or self.train, **about)
+
+    def validation_tasks(self, *, shots: int, queries: int) -> Tasks:
+        """Episodes of the validation findings, with fewer shots where the patients do not allow as many."""
+        rows, found = self.rows["val"], ()
+        while not found and shots > 0:
+            found, _ = with_room(self.ds, rows, self.validation, images=shots + queries)
+            shots -= not found
+        about = {"shots": max(1, shots), "queries": queries, "seed": self.number}
+        return Tasks(self.ds, rows, found or self.validation, **about)
+
+    def validation_episodes(self, n: int, *, shots: int, queries: int, first: int = 0) -> list[Episode]:
+        """Episodes for choices, from the number `first` on; others than those that meta-training watches."""
+        tasks = self.validation_tasks(shots=shots, queries=queries)
+        return [tasks.episode(maml_training.TRAIN_FIRST // 2 + first + i) for i in range(n)]
+
+
+def trials(ds: XrayDataset, n_rotations: int, *, numbers: Iterable[int]) -> list[Trial]:
+    """The rotations `numbers` of `n_rotations`.
+
+    The patients keep the splits of `ds`. Of a set of fewer than `FEW_PATIENTS` patients, whose test split
+    would have too few of most findings, they are dealt anew for each rotation, by `SHARES`.
+
+    Raises:
+        DataError: as `episodes.rotations`.
+        IndexError: a number of no rotation.
+    """
+    groups, found = rotations(ds, n_rotations), []
+    for number in numbers:
+        own = dealt_anew(ds, seed=number) if len(set(ds.patients)) < FEW_PATIENTS else ds
+        split, group = own.records["split"].to_numpy(), groups[number]
+        rows = {name: np.flatnonzero(split == name) for name in SHARES}
+        unseen = group["validation"] + group["held_out"]
+        rows["train"] = without(own, rows["train"], unseen)
+        rows["val"] = without(own, rows["val"], group["held_out"])
+        found.append(Trial(number, own, *(group[g] for g in ("train", "validation", "held_out")), rows))
+    return found
+
+
+def dealt_anew(ds: XrayDataset, *, seed: int) -> XrayDataset:
+    """`ds` with its patients dealt to train, val and test by `SHARES`, stratified by finding."""
+    rng = np.random.default_rng([seed, 7])
+    fold = patient_folds(ds.labels, ds.patients, fractions=list(SHARES.values()), rng=rng)
+    return replace(ds, records=ds.records.assign(split=np.array(list(SHARES))[fold]))
+
+
+def meta_trained(
+    trial: Trial,
+    inner: Inner,
+    *,
+    start: str | Backbone,
+    config: MetaConfig,
+    shots: int,
+    queries: int,
+    n_outputs: int = 1,
+    shuffled: bool = False,
+    **how: object,
+) -> Fitted:
+    """A learner from the weights `start`, meta-trained on the findings of `trial`; `how` as `meta_train`."""
+    learner = Learner(build(start, n_outputs, seed=trial.number), inner)
+    tasks = trial.tasks(shots=shots, queries=queries, shuffled=shuffled)
+    watched = trial.validation_tasks(shots=shots, queries=queries)
+    config = replace(config, seed=trial.number)
+    return maml_training.meta_train(learner, trial.ds, tasks, watched, config=config, **how)
+
+
+def shared_loss(
+    trial: Trial, network: str | Backbone, *, config: Config, leak: bool = False, **how: object
+) -> Backbone:
+    """One network trained on all training findings at once, the usual way: multi-label, one shared loss.
+
+    Args:
+        leak: on every finding and every image of the training patients, those held out among them: a
+            published mistake. `backbones.check_unseen` then refuses the result.
+        how: further keywords of `training.fit`.
+
+    Returns:
+        Its body, which knows what it was taught.
+    """
+    ds, split = trial.ds, trial.ds.records["split"].to_numpy()
+    rows = {name: np.flatnonzero(split == name) for name in ("train", "val")}
+    rows = rows if leak else {name: without(ds, rows[name], trial.unseen) for name in rows}
+    wanted = (*trial.train, *trial.unseen) if leak else trial.train
+    there = ds.records[list(wanted)].to_numpy()[rows["train"]].any(axis=0)
+    findings = tuple(f for f, some in zip(wanted, there, strict=True) if some)
+    few = replace(ds, classes=findings, masks=None)
+    net, config = build(network, len(findings), seed=trial.number), replace(config, seed=trial.number)
+    fitted = training.fit(net, few, train=rows["train"], val=rows["val"], config=config, **how)
+    about = Pretraining(data=(ds.name,), labels=findings, source="trained by episode_study.shared_loss")
+    size = ds.images.shape[1]
+    return as_backbone(fitted.model(), name=f"{net.name}, shared loss", size=size, pretraining=about)
