@@ -22,7 +22,7 @@ from xraykit.training_config import Config
 from xraykit.training_files import Fitted
 
 FEW_PATIENTS = 1000
-SHARES = {"train": 0.45, "val": 0.2, "test": 0.35}  # where the patients of a small set are dealt anew
+SHARES = {"train": 0.5, "val": 0.2, "test": 0.3}  # where the patients of a small set are dealt anew
 
 
 @dataclass(frozen=True)
