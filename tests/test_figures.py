@@ -16,7 +16,7 @@ each_folder = pytest.mark.parametrize("folder", FOLDERS, ids=lambda p: p.name)
 
 
 def test_synthetic_and_real_results_are_committed():
-    assert {"synthetic", "synthetic-nih", "kermany", "nih"} <= {p.name for p in FOLDERS}
+    assert {"synthetic", "synthetic-nih", "synthetic-nih-full", "kermany", "nih"} <= {p.name for p in FOLDERS}
 
 
 @each_folder
@@ -24,9 +24,9 @@ def test_every_figure_has_its_line_in_the_manifest(folder: Path):
     manifest = json.loads((folder / "manifest.json").read_text())
     assert sorted(p.stem for p in folder.glob("*.png")) == sorted(manifest)
     for name, entry in manifest.items():
-        assert entry["dataset"] == folder.name
+        assert entry["dataset"] == folder.name.removesuffix("-full")
         assert name.startswith(f"{entry['notebook']}_")
-        assert entry["profile"] == ("quick" if folder.name.startswith("synthetic") else "full")
+        assert entry["profile"] == ("quick" if folder.name in ("synthetic", "synthetic-nih") else "full")
 
 
 @each_folder
@@ -69,6 +69,14 @@ def test_each_number_in_the_readme_is_a_row_of_a_ledger():
         if notebook < "05":  # there, methods are repeated on many backbones
             about["backbone"] = ["", "16x16 pixels"]
         assert only_text(dataset.strip("`"), shots="", **about) == shown
+
+
+def test_each_number_of_episodes_in_the_readme_is_a_row_of_a_ledger():
+    rows = readme_rows(8)
+    assert len(rows) >= 6
+    for dataset, notebook, task, method, shots, split, metric, shown in rows:
+        about = {"notebook": notebook, "task": task, "method": method, "split": split, "metric": metric}
+        assert only_text(dataset.strip("`"), shots=shots, **about) == shown
 
 
 def test_each_few_shot_number_in_the_readme_is_a_row_of_a_ledger():

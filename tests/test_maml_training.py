@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning_fabric import Fabric
 from test_embedding_shards import environment, free_port
 from torch.func import functional_call
 from training_children import file_of, same
@@ -252,6 +254,27 @@ def test_the_seed_alone_decides_about_dropout() -> None:
         torch.manual_seed(noise)
         losses.append(run(dropout=0.5, seed=seed, epochs=1).history["train_loss"].tolist())
     assert losses[0] == losses[1] != losses[2]
+
+
+def test_each_round_and_each_process_drops_other_features(monkeypatch) -> None:
+    seeds, ranks = [], (0, 1)
+    scripted(monkeypatch, auroc=[0.5] * 6, loss=[0.5] * 6)
+    monkeypatch.setattr(maml_training, "outer_step", lambda *_: seeds.append(torch.initial_seed()) or 0.5)
+    for rank in ranks:
+        monkeypatch.setattr(Fabric, "global_rank", property(lambda self, rank=rank: rank))
+        run(steps_an_epoch=1, seed=3)
+    assert seeds == [3_000_009 + epoch + 10_007 * rank for rank in ranks for epoch in range(3)]
+
+
+def test_the_validation_drops_no_features() -> None:
+    fitted = run(dropout=0.5)
+    ds, model = blobs(), fitted.model("last")
+    losses = []
+    for i in range(4):
+        episode = both(ds)[1].episode(i)
+        p = maml.curve(model, ds.images, episode)[-1]
+        losses.append(-np.log(p[np.arange(4), episode.query_labels]).mean())
+    assert fitted.history["val_loss"].iloc[-1] == pytest.approx(np.mean(losses), rel=1e-4)
 
 
 def test_n_ways_are_learned_too() -> None:
@@ -576,6 +599,13 @@ def test_batch_norm_is_refused() -> None:
     ds = blobs()
     with pytest.raises(DataError, match=r"^cnn-small has batch norm, .* such as cnn-small-group-norm"):
         check_tasks(Learner(classifiers.build("cnn-small", 1), Inner()), ds, *both(ds))
+
+
+def test_images_that_are_too_small_for_the_network() -> None:
+    ds = blobs()
+    small = replace(ds, images=ds.images[:, ::2, ::2])
+    with pytest.raises(DataError, match="cannot take images of 8x8 pixels"):
+        check_tasks(Learner(network(), Inner()), small, *both(small))
 
 
 def test_meta_training_checks_before_it_begins(tmp_path) -> None:

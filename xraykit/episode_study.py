@@ -5,18 +5,22 @@ is used: train findings on training patients, validation findings on validation 
 test patients.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from xraykit import maml_training, training
+from xraykit import looks, maml, maml_training, training
 from xraykit.backbones import Backbone, Pretraining
 from xraykit.classifiers import as_backbone, build
 from xraykit.datasets import XrayDataset
+from xraykit.episode_methods import Picked
+from xraykit.episode_scores import Heard, Jury
 from xraykit.episodes import Episode, Tasks, rotations, with_room, without
+from xraykit.intervals import Interval
 from xraykit.maml import Inner, Learner
 from xraykit.maml_training import MetaConfig
+from xraykit.results import Run
 from xraykit.splits import patient_folds
 from xraykit.training_config import Config
 from xraykit.training_files import Fitted
@@ -145,3 +149,60 @@ def shared_loss(
     about = Pretraining(data=(ds.name,), labels=findings, source="trained by episode_study.shared_loss")
     size = ds.images.shape[1]
     return as_backbone(fitted.model(), name=f"{net.name}, shared loss", size=size, pretraining=about)
+
+
+def look(
+    run: Run,
+    ds: XrayDataset,
+    jury: Jury,
+    said: Mapping[str, Sequence[np.ndarray]],
+    *,
+    shots: int,
+    settings: Mapping[str, object],
+) -> dict[str, Heard]:
+    """The answers of each method to the test episodes of `jury`: scored, recorded with predictions, logged.
+
+    Args:
+        said: for each method its answers (M, 2), as `episode_methods.answers` returns them.
+        settings: what decided the answers, for the log.
+    """
+    asked, found = jury.records(ds), {}
+    for method, p in said.items():
+        found[method] = jury.hear(p)
+        about, scores = {"task": "episodes", "method": method, "shots": shots}, found[method].scores()
+        run.record_scores(scores, split="test", **about)
+        looks.log(run, about | dict(settings), scores)
+        column = {"classes": ["finding"], "labels": asked[["label"]].to_numpy()}
+        run.record_predictions(asked, [np.concatenate(p)[:, 1:]], **column, **about)
+    return found
+
+
+def watch(
+    run: Run,
+    jury: Jury,
+    images: np.ndarray,
+    picked: Mapping[tuple[int, str], Picked],
+    method: str,
+    *,
+    shots: int,
+    steps: int,
+    device: str = "cpu",
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """AUROC of `method` on the test episodes of `jury` after 0 .. `steps` inner steps; recorded and logged.
+
+    Args:
+        picked: by run and method; what was picked is the rate, and the number of steps is not used.
+
+    Returns:
+        Value, low and high end of each step's interval, (steps + 1,) each, as `plots.step_curves` takes them.
+    """
+    about = {"steps": steps, "device": device}
+    paths = [maml.curve(picked[one.run, method].learner, images, one.episode, **about) for one in jury.asked]
+    found: list[Interval] = []
+    for step in range(steps + 1):
+        found.append(jury.hear([path[step] for path in paths]).scores()["auroc"])
+        name = {"task": "episodes", "method": f"{method}, {step} steps", "shots": shots}
+        run.record(metric="auroc", value=found[-1], split="test", **name)
+    looks.log(run, name, {"auroc": found[-1]})
+    value, low, high = np.array([[v.value, v.ci_low, v.ci_high] for v in found]).T
+    return value, low, high
