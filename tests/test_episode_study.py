@@ -14,7 +14,7 @@ from xraykit.episode_scores import Jury
 from xraykit.episodes import Episode, Tasks
 from xraykit.errors import DataError
 from xraykit.maml import Inner, Learner
-from xraykit.maml_training import MetaConfig
+from xraykit.maml_config import MetaConfig
 from xraykit.training_config import Config
 
 CONFIG = Config(epochs=1, batch_size=16, augment=None, monitor=("auroc",))

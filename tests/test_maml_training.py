@@ -340,7 +340,7 @@ def test_vmap_drops_other_features_in_each_task(monkeypatch) -> None:
         return lambda *batch: seen.append(mapped(*batch)) or seen[-1]
 
     monkeypatch.setattr(maml_training, "vmap", noted)
-    maml_training._losses(work, [work.tasks.episode(0)] * 4, "here")
+    maml_training._losses(work, [work.tasks.episode(0)] * 4)
     assert len(set(seen[0][0].tolist())) == 4
 
 
@@ -401,16 +401,18 @@ def test_a_finished_run_is_read_and_not_repeated(tmp_path, stepped) -> None:
     assert torch.load(file_of(tmp_path), weights_only=True)["optimiser"] == {}
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "text", "other"])
+@pytest.mark.parametrize("damage", ["cut", "half", "nearly", "empty", "text", "words", "other"])
 def test_a_damaged_file_is_named(tmp_path, damage: str) -> None:
     run(cache_dir=tmp_path, epochs=1)
     file = file_of(tmp_path)
-    if damage == "cut":
-        os.truncate(file, 1000)
+    size = file.stat().st_size
+    lengths = {"cut": 1000, "half": size // 2, "nearly": size - 100}
+    if damage in lengths:
+        os.truncate(file, lengths[damage])
     elif damage == "other":
         torch.save({"rows": []}, file)
     else:
-        file.write_bytes(b"no run" if damage == "text" else b"")
+        file.write_bytes({"text": b"no run", "words": b"something else", "empty": b""}[damage])
     with pytest.raises(DataError, match=r"run\.pt is damaged .*; delete it to train anew"):
         run(cache_dir=tmp_path, epochs=1)
     file.unlink()
@@ -434,6 +436,7 @@ def test_a_damaged_file_is_named(tmp_path, damage: str) -> None:
         {"shuffled": True},
         {"pixel": 200},
         {"label": 200},
+        {"patient": 200},
         {"weight": 1e-3},
     ],
     ids=str,
@@ -446,6 +449,8 @@ def test_what_makes_another_run(tmp_path, changes: dict) -> None:
             ds.images[told.pop("pixel"), 0, 0] ^= 1
         if "label" in told:
             ds.records.loc[told.pop("label"), "Mass"] ^= 1
+        if "patient" in told:
+            ds.records.loc[told.pop("patient"), "patient_id"] = "somebody else"
         learner.net.head[1].bias.data += told.pop("weight", 0)
         of_tasks = {name: told.pop(name) for name in ("shots", "queries", "shuffled") if name in told}
         settings = config(**{"epochs": 1, "steps_an_epoch": 1, **told})
@@ -549,9 +554,26 @@ def test_a_run_that_diverges_names_step_and_rates(tmp_path) -> None:
     ):
         run(Inner(2, 1e30))
     # One step further it is the query loss, behind which there is no support loss.
-    with pytest.raises(TrainingError, match=r"query loss is nan .* in outer step 1 .*inner rate 1e\+30\)"):
+    with pytest.raises(TrainingError, match=r"query loss is nan in outer step 1 .*inner rate 1e\+30\)"):
         run(Inner(1, 1e30), cache_dir=tmp_path)
     assert not list(tmp_path.rglob("run.pt"))
+
+
+def test_the_task_and_the_episode_that_diverged_are_named(monkeypatch) -> None:
+    original, calls = maml.query_loss, []
+
+    def third_fails(*batch):
+        loss, (inner, logits) = original(*batch)
+        calls.append(1)
+        return (loss, (inner * float("nan"), logits)) if len(calls) == 3 else (loss, (inner, logits))
+
+    monkeypatch.setattr(maml, "query_loss", third_fails)
+    with pytest.raises(TrainingError, match="in outer step 1 task 3 has a support loss of nan after 0 inner"):
+        run(Inner(2, 0.1))
+    monkeypatch.undo()
+    monkeypatch.setattr(maml_training, "outer_step", lambda work, optimiser, step: 0.5)
+    with pytest.raises(TrainingError, match=r"is nan in validation episode 1 .*inner rate 1e\+30"):
+        run(Inner(1, 1e30))
 
 
 def test_findings_in_training_and_validation() -> None:
@@ -631,6 +653,9 @@ def test_meta_training_checks_before_it_begins(tmp_path) -> None:
         ({"tasks_at_once": "all"}, "tasks_at_once = 'all', .* auto, loop, vmap"),
         ({"monitor": ("accuracy",)}, "monitor = .*accuracy.* of auroc, loss"),
         ({"monitor": "auroc"}, "monitor = auroc"),
+        ({"monitor": (), "patience": 1}, "patience = 1 needs a monitor; use auroc or loss"),
+        ({"epochs": True}, "epochs = True; use a whole number"),
+        ({"learning_rate": float("inf")}, "learning_rate = inf"),
     ],
 )
 def test_settings_that_do_not_exist(bad: dict, said: str) -> None:

@@ -19,7 +19,7 @@ from xraykit.episode_scores import Heard, Jury
 from xraykit.episodes import Episode, Tasks, rotations, with_room, without
 from xraykit.intervals import Interval
 from xraykit.maml import Inner, Learner
-from xraykit.maml_training import MetaConfig
+from xraykit.maml_config import MetaConfig
 from xraykit.results import Run
 from xraykit.splits import patient_folds
 from xraykit.training_config import Config

@@ -45,7 +45,8 @@ class Inner:
     learn_rates: bool = False
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.steps, int) and self.steps >= 0 and 0 < self.rate < float("inf")):
+        numbers = isinstance(self.steps, int) and isinstance(self.rate, int | float)
+        if not (numbers and self.steps >= 0 and 0 < self.rate < float("inf")):
             raise DataError(f"steps = {self.steps}, rate = {self.rate}; use 0 or more whole steps, rate > 0")
         if self.part not in PARTS:
             raise DataError(f"part = {self.part!r}; use one of {', '.join(PARTS)}")
@@ -215,7 +216,7 @@ def curve(
     path = path if at is None else [path[step] for step in at]
     logits = torch.stack([functional_call(learner.net, weights | fast, queries) for fast in path])
     # The last step has no support loss behind it, so that the answers are looked at as well.
-    last = logits[-1].abs().max().reshape(1)
+    last = logits.abs().max().reshape(1)
     check_inner(torch.cat([losses, last])[None], learner, where=f"an episode of {episode.finding}")
     return np.stack([answers(z, learner) for z in logits])
 

@@ -1,7 +1,6 @@
 """The outer loop of meta-learning: tasks in batches, validation on findings held out, checkpoints."""
 
 import copy
-import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,57 +19,10 @@ from xraykit.episodes import Episode, Tasks
 from xraykit.errors import DataError, TrainingError
 from xraykit.losses import targets
 from xraykit.maml import Learner
-from xraykit.training_checks import check_size, has_batch_norm
+from xraykit.maml_config import MetaConfig, check_tasks, told
 from xraykit.training_files import DECIDING, Fitted, State, run_folder
 
-MONITORS = ("auroc", "loss")
-WAYS = ("auto", "loop", "vmap")
 TRAIN_FIRST = 1_000_000  # validation episodes have the numbers below, those of training from here on
-
-
-@dataclass(frozen=True)
-class MetaConfig:
-    """Everything that decides a meta-training beside learner, data and tasks.
-
-    Attributes:
-        epochs: rounds of `steps_an_epoch` outer steps; validation follows each.
-        steps_an_epoch: outer steps of a round.
-        tasks: episodes of an outer step, whose query losses are averaged.
-        learning_rate: of Adam on weights and learned rates, as Finn et al. 2017 use it.
-        clip: largest norm of the outer gradient; 0 does not clip.
-        n_validation: episodes of the validation findings after each round, always the same.
-        monitor: ``("auroc",)`` or ``("loss",)`` of these, whose best round is kept; () keeps the last.
-        patience: rounds without a better value after which training stops; 0 never stops early.
-        tasks_at_once: ``"loop"`` one after the other, ``"vmap"`` all together, ``"auto"`` the faster one:
-            loop on a CPU, vmap on an accelerator (``tests/benchmarks/bench_maml.py``).
-        seed: of dropout; the tasks have their own.
-    """
-
-    epochs: int = 10
-    steps_an_epoch: int = 50
-    tasks: int = 4
-    learning_rate: float = 1e-3
-    clip: float = 10.0
-    n_validation: int = 40
-    monitor: tuple[str, ...] = ("auroc",)
-    patience: int = 0
-    tasks_at_once: str = "auto"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        least = {"epochs": 1, "steps_an_epoch": 1, "tasks": 1, "n_validation": 1, "patience": 0, "seed": 0}
-        for name, low in least.items():
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < low:
-                raise DataError(f"{name} = {getattr(self, name)!r}; use a whole number, at least {low}")
-        if not (self.learning_rate > 0 and self.clip >= 0):
-            raise DataError(
-                f"learning_rate = {self.learning_rate}, clip = {self.clip}; use above 0, and 0 up"
-            )
-        if self.tasks_at_once not in WAYS or set(self.monitor) - set(MONITORS):
-            raise DataError(
-                f"tasks_at_once = {self.tasks_at_once!r}, monitor = {self.monitor}; use one of "
-                f"{', '.join(WAYS)}, and of {', '.join(MONITORS)}"
-            )
 
 
 def meta_train(
@@ -118,52 +70,15 @@ def meta_train(
     learner = copy.deepcopy(learner).train()
     learner.freeze(False)
     about = {"precision": "fp32", "device": device, "world": fabric.world_size, "threads": threads}
-    about |= {"inner": vars(learner.inner), "tasks": [_told(tasks, ds), _told(validation, ds)]}
+    about |= {"inner": vars(learner.inner), "tasks": [told(tasks, ds), told(validation, ds)]}
     on = {"train": tasks.rows, "val": validation.rows, "made_by": (config, about), "fabric": fabric}
-    code = (*DECIDING, "episodes", "shots", "maml", "maml_training")
+    code = (*DECIDING, "episodes", "shots", "maml", "maml_config", "maml_training")
     with run_folder(cache_dir, learner, ds, deciding=code, **on) as folder:
         state = State.begin(folder, config, about)
         if not state.finished:
             with torch.random.fork_rng(), torch_threads(threads or share_of_threads(devices)):
                 _train(Work(learner, ds, tasks, validation, config, fabric), state, progress=progress)
     return Fitted(learner.cpu(), state, rank=fabric.global_rank)
-
-
-def check_tasks(learner: Learner, ds: XrayDataset, tasks: Tasks, validation: Tasks) -> None:
-    """Raise DataError when meta-training on `tasks` would see what `validation` holds out."""
-    both = set(tasks.findings) & set(validation.findings)
-    if both:
-        raise DataError(f"{', '.join(sorted(both))} are in training and validation; hold them out of one")
-    seen = ds.records[list(validation.findings)].to_numpy(bool)[tasks.rows].any(axis=1)
-    if seen.any():
-        raise DataError(
-            f"{seen.sum()} training images show {', '.join(validation.findings)}, which validation holds "
-            "out; take episodes.without(ds, rows, findings)"
-        )
-    shared = set(ds.patients[tasks.rows]) & set(ds.patients[validation.rows])
-    if shared:
-        raise DataError(
-            f"{len(shared)} patients are in training and validation, such as {min(shared)}; use "
-            "splits.patient_folds"
-        )
-    wanted = tasks.way or 1
-    if (validation.way or 1) != wanted or learner.net.n_outputs != wanted:
-        raise DataError(
-            f"a network of {learner.net.n_outputs} outputs for tasks of {tasks.way} and validation of "
-            f"{validation.way} ways; it needs 1 output for way = 0, and N for N ways"
-        )
-    if has_batch_norm(learner.net):
-        raise DataError(
-            f"{learner.name} has batch norm, whose statistics would come from the queries; use a network "
-            "with group norm, such as cnn-small-group-norm"
-        )
-    check_size(learner.net, ds)
-
-
-def _told(tasks: Tasks, ds: XrayDataset) -> list:
-    """Everything that decides the episodes, beside labels and rows, for the key of the run."""
-    who = hashlib.sha256("\n".join(map(str, ds.patients[tasks.rows])).encode()).hexdigest()
-    return [*tasks.findings, tasks.shots, tasks.queries, tasks.way, tasks.shuffled, tasks.seed, who]
 
 
 @dataclass(frozen=True)
@@ -212,43 +127,52 @@ def outer_step(work: Work, optimiser: torch.optim.Optimizer, step: int) -> float
     mine = range(first + fabric.global_rank, first + config.tasks, fabric.world_size)
     optimiser.zero_grad()
     where = f"outer step {step + 1}"
-    loss = _losses(work, [work.tasks.episode(i) for i in mine], where)
+    loss, inner = _losses(work, [work.tasks.episode(i) for i in mine])
+    # Added up first, so that what diverges in one process stops all of them.
+    mean = float(fabric.all_reduce(loss, reduce_op="sum")) / config.tasks
+    maml.check_inner(inner, learner, where=where)
+    if not np.isfinite(mean):
+        raise _not_finite(work, "query loss", mean, where)
     for parameter in learner.parameters():
         slope = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad / config.tasks
         parameter.grad = fabric.all_reduce(slope, reduce_op="sum")
-    mean = float(fabric.all_reduce(loss, reduce_op="sum")) / config.tasks
     norm = float(torch.nn.utils.clip_grad_norm_(learner.parameters(), config.clip or float("inf")))
-    if not np.isfinite([mean, norm]).all():
-        raise TrainingError(
-            f"the query loss is {mean} and its gradient's norm {norm} in {where} (outer rate "
-            f"{config.learning_rate:g}, inner rate {learner.inner.rate:g}); lower one of the rates. The last "
-            "finished round is kept"
-        )
+    if not np.isfinite(norm):
+        raise _not_finite(work, "gradient's norm", norm, where)
     optimiser.step()
     return mean
 
 
-def _losses(work: Work, episodes: Sequence[Episode], where: str) -> torch.Tensor:
-    """Sum of the query losses, whose gradients are added to those of the weights."""
+def _not_finite(work: Work, name: str, value: float, where: str) -> TrainingError:
+    rates = f"outer rate {work.config.learning_rate:g}, inner rate {work.learner.inner.rate:g}"
+    return TrainingError(
+        f"the {name} is {value} in {where} ({rates}); lower one of the rates. The last finished round is kept"
+    )
+
+
+def _losses(work: Work, episodes: Sequence[Episode]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sum of the query losses, whose gradients are added to those of the weights; support losses (T, steps).
+
+    The sum is not finite where any support loss is not.
+    """
     learner = work.learner
     batches = [_batch(work, episode) for episode in episodes]
     if not work.together:
-        total = torch.zeros((), device=work.fabric.device)
+        total, inner = torch.zeros((), device=work.fabric.device), []
         for support, query in batches:  # the graph of one task at a time
-            loss, (inner, _) = maml.query_loss(learner, learner.weights(), support, query)
-            maml.check_inner(inner[None], learner, where=where)
+            loss, (lost, _) = maml.query_loss(learner, learner.weights(), support, query)
             loss.backward()
-            total += loss.detach()
-        return total
+            total += loss.detach() + 0 * lost.sum()
+            inner.append(lost)
+        return total, torch.stack(inner)
     stacked = [torch.stack(part) for part in zip(*(s + q for s, q in batches), strict=True)]
 
     def of_task(xs: torch.Tensor, ys: torch.Tensor, xq: torch.Tensor, yq: torch.Tensor) -> tuple:
         return maml.query_loss(learner, learner.weights(), (xs, ys), (xq, yq))
 
     loss, (inner, _) = vmap(of_task, randomness="different")(*stacked)
-    maml.check_inner(inner, learner, where=where)
     loss.sum().backward()
-    return loss.detach().sum()
+    return loss.detach().sum() + 0 * inner.sum(), inner
 
 
 def _batch(work: Work, episode: Episode) -> tuple[tuple, tuple]:
@@ -269,7 +193,10 @@ def _validate(work: Work) -> dict[str, float]:
         support, query = _batch(work, work.validation.episode(i))
         with torch.no_grad():
             loss, (inner, logits) = maml.query_loss(learner, learner.weights(), support, query)
-        maml.check_inner(inner[None], learner, where=f"validation episode {i + 1}")
+        where = f"validation episode {i + 1}"
+        maml.check_inner(inner[None], learner, where=where)
+        if not logits.isfinite().all():
+            raise _not_finite(work, "query loss", float(loss), where)
         p = maml.answers(logits, learner)
         labels = query[1].cpu().numpy().astype(np.int64).ravel()
         area = metrics.score_all(labels, p, names=["auroc"])["auroc"][0]

@@ -65,7 +65,7 @@ class State:
             kept = torch.load(folder / FILE, map_location="cpu", weights_only=True)
             state.rows, state.weights = kept["rows"], kept["weights"]
             state.best, state.optimiser = kept["best"], kept["optimiser"]
-        except DAMAGED as error:
+        except (*DAMAGED, OSError, IndexError) as error:  # what it says depends on where the file was cut
             reason = type(error).__name__
             raise DataError(f"{folder / FILE} is damaged ({reason}); delete it to train anew") from error
         state.cached = state.finished

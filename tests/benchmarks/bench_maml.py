@@ -29,7 +29,7 @@ from xraykit.threads import cores
 
 NETWORK, SIDE = "cnn-small-group-norm", 64
 TASKS, SHOTS, QUERIES = 8, 5, 10
-ROUNDS, INNER_STEPS = 9, 3
+ROUNDS, INNER_STEPS = 7, 3
 MEMORY_STEPS = (1, 3, 5, 10)
 # Freed memory goes back to the system, so that what a process holds is what it uses.
 RETURNING = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
