@@ -3,7 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.colors import to_hex
+from matplotlib.collections import LineCollection
+from matplotlib.colors import to_hex, to_rgba
 
 from xraykit import plots
 from xraykit.datasets import XrayDataset
@@ -244,12 +245,24 @@ def test_every_choice_is_in_the_histogram(d: list) -> None:
         ([], {}, r"shape \(0,\)"),
         ([0.1, NAN], {}, r"shape \(2,\), 1 of them finite"),
         ([[0.1]], {}, r"shape \(1, 1\)"),
-        ([0.1], {"observed": 0.0}, "observed = 0.0"),
         ([0.1], {"observed": NAN}, "observed = nan"),
         ([0.1], {"n": 0}, "n = 0"),
     ],
-    ids=["none", "nan", "two axes", "no sign", "observed nan", "no episodes"],
+    ids=["none", "nan", "two axes", "observed nan", "no episodes"],
 )
 def test_choices_that_cannot_be_drawn(d: list, changed: dict, said: str) -> None:
     with pytest.raises(DataError, match=said):
         plots.few_tasks(np.array(d), **({"observed": 0.1} | changed))
+
+
+def test_planned_differences_stand_above_a_line_and_others_are_grey():
+    found = {"a": Interval(0.2, 0.1, 0.3), "b": Interval(0.2, 0.1, 0.3)}
+    ax = plots.difference_forest(found, planned=1).axes[0]
+    assert [line.get_ydata()[0] for line in ax.lines if line.get_linestyle() == ":"] == [0.5]
+    planned, other = (bar.get_color() for bar in ax.collections if isinstance(bar, LineCollection))
+    assert to_rgba(planned[0]) != to_rgba(other[0])
+
+
+def test_without_a_difference_nothing_is_the_opposite():
+    title = plots.few_tasks(np.array([0.1, -0.1]), observed=0.0).axes[0].get_title(loc="left")
+    assert title.startswith("0.0% of 2 choices")

@@ -159,12 +159,14 @@ def look(
     *,
     shots: int,
     settings: Mapping[str, object],
+    keep: bool = True,
 ) -> dict[str, Heard]:
-    """The answers of each method to the test episodes of `jury`: scored, recorded with predictions, logged.
+    """The answers of each method to the test episodes of `jury`: scored, recorded and logged.
 
     Args:
         said: for each method its answers (M, 2), as `episode_methods.answers` returns them.
         settings: what decided the answers, for the log.
+        keep: write them to the predictions, too.
     """
     asked, found = jury.records(ds), {}
     for method, p in said.items():
@@ -172,8 +174,9 @@ def look(
         about, scores = {"task": "episodes", "method": method, "shots": shots}, found[method].scores()
         run.record_scores(scores, split="test", **about)
         looks.log(run, about | dict(settings), scores)
-        column = {"classes": ["finding"], "labels": asked[["label"]].to_numpy()}
-        run.record_predictions(asked, [np.concatenate(p)[:, 1:]], **column, **about)
+        if keep:
+            column = {"classes": ["finding"], "labels": asked[["label"]].to_numpy()}
+            run.record_predictions(asked, [np.concatenate(p)[:, 1:]], **column, **about)
     return found
 
 

@@ -159,21 +159,26 @@ def episode_shots(scores: Mapping[tuple[str, int], Interval], *, metric: str = "
     ax.set_xlim(-0.5, len(shots) - 0.5)
     for border in np.arange(len(shots) - 1) + 0.5:
         ax.axvline(border, color=GREY, linewidth=0.6, alpha=0.4, zorder=0)
+    if metric == "AUROC":
+        ax.axhline(0.5, color=GREY, linestyle="--", linewidth=1, zorder=0)
     ax.grid(axis="y", alpha=0.3)
-    tidy(ax, x="labelled images a class (bars: 95% interval)", y=metric)
+    tidy(ax, x="labelled images a class (bars: 95% interval, dashed: a guess)", y=metric)
     lines = [line for _, line in sorted(ends, key=lambda end: end[0], reverse=True)]
     looks = {"frameon": False, "fontsize": 9, "title_fontsize": 9, "alignment": "left", "handlelength": 3.2}
     fig.legend(handles=lines, loc="outside right upper", title="best first", **looks)
     return fig
 
 
-def difference_forest(differences: Mapping[str, Interval], *, unit: str = "AUROC") -> Figure:
+def difference_forest(
+    differences: Mapping[str, Interval], *, unit: str = "AUROC", planned: int = 0
+) -> Figure:
     """Each difference with its 95% interval; filled where that excludes 0, hollow where it does not.
 
     Each interval is for one difference by itself: among twenty, one may exclude 0 by chance.
 
     Args:
         differences: by name, such as ``"MAML minus kNN"``, the difference in `unit`, from top to bottom.
+        planned: so many of the first were planned beforehand; a line below them, the others in grey.
 
     Raises:
         DataError: no differences, or one that is not finite.
@@ -181,14 +186,14 @@ def difference_forest(differences: Mapping[str, Interval], *, unit: str = "AUROC
     wrong = {n: str(d) for n, d in differences.items() if not np.isfinite(d.value + d.ci_low + d.ci_high)}
     if wrong or not differences:
         raise DataError(f"{len(differences)} differences, not finite: {wrong}; give one with its interval")
-    names = [fill(name, 38) for name in differences]
+    names = [fill(name, 46) for name in differences]
     lines = 1 + max(name.count("\n") for name in names)
-    fig = figure(8.6, 1.5 + (0.2 + 0.16 * lines) * len(names))
+    fig = figure(8.6, 1.4 + (0.1 + 0.16 * lines) * len(names))
     ax = fig.subplots()
     ax.axvline(0, color="black", linewidth=1)
     for row, d in enumerate(differences.values()):
         clear = d.ci_low > 0 or d.ci_high < 0
-        colour = COLOURS[0] if clear else GREY
+        colour = COLOURS[0] if clear and (row < planned or not planned) else GREY
         ax.hlines(row, d.ci_low, d.ci_high, color=colour, linewidth=1.8)
         face = {"facecolors": colour if clear else "white", "edgecolors": colour}
         ax.scatter([d.value], [row], s=46, linewidths=1.6, zorder=3, **face)
@@ -196,10 +201,13 @@ def difference_forest(differences: Mapping[str, Interval], *, unit: str = "AUROC
         ax.text(1.03, row, said, transform=ax.get_yaxis_transform(), va="center", fontsize=9)
     ax.set_yticks(range(len(names)), names, fontsize=9)
     ax.set_ylim(len(names) - 0.4, -0.6)
+    if 0 < planned < len(names):
+        ax.axhline(planned - 0.5, color="black", linewidth=0.8, linestyle=":")
     ax.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
     ax.grid(axis="x", alpha=0.3)
     tidy(ax, x=f"difference in {unit}")
-    fig.supxlabel("bar: 95% interval; filled: it excludes 0, hollow: it does not", fontsize=9)
+    above = "; planned: above the dotted line" if 0 < planned < len(names) else ""
+    fig.supxlabel(f"bar: 95% interval; filled: it excludes 0, hollow: it does not{above}", fontsize=9)
     return fig
 
 
@@ -208,7 +216,7 @@ def few_tasks(differences: np.ndarray, *, observed: float, n: int = 10) -> Figur
 
     Args:
         differences: (R,), each the mean difference between two methods over `n` episodes chosen at random.
-        observed: the mean difference over all episodes, not 0.
+        observed: the mean difference over all episodes; of 0 nothing is the opposite.
         n: episodes of a choice.
 
     Raises:
@@ -217,9 +225,9 @@ def few_tasks(differences: np.ndarray, *, observed: float, n: int = 10) -> Figur
     d = np.asarray(differences, float)
     if d.ndim != 1 or len(d) == 0 or not np.isfinite(d).all():
         raise DataError(f"differences of shape {d.shape}, {np.isfinite(d).sum()} of them finite; give (R,)")
-    if not np.isfinite(observed) or observed == 0 or n < 1:
-        raise DataError(f"observed = {observed}, n = {n}; give a difference with a sign, 1 episode or more")
-    opposite = np.sign(d) == -np.sign(observed)
+    if not np.isfinite(observed) or n < 1:
+        raise DataError(f"observed = {observed}, n = {n}; give a finite difference, 1 episode or more")
+    opposite = np.sign(d) * np.sign(observed) < 0
     width = max(np.ptp([*d, 0.0]), 1e-6) / BINS
     first, last = np.floor(d.min() / width - 1e-6), np.floor(d.max() / width + 1e-6)
     edges = width * np.arange(first, last + 2)  # 0 is among them or beside them all
