@@ -35,7 +35,11 @@ def test_the_mean_is_over_findings_of_the_mean_over_their_episodes():
     assert found["auroc"].value == found["sensitivity"].value == found["f1"].value == 0.5
     assert found["auroc"].n_draws == 3
     assert found["auroc"].n_test == 9
-    assert heard.by_finding("auroc") == {"Edema": 0.0, "Mass": 1.0}
+    alone = heard.by_finding("auroc")
+    assert {f: (v.value, v.ci_low, v.ci_high, v.n_draws) for f, v in alone.items()} == {
+        "Edema": (0.0, 0.0, 0.0, 1),
+        "Mass": (1.0, 1.0, 1.0, 2),
+    }
     assert (found["auroc"].spread_low, found["auroc"].spread_high) == (0.05, 1.0)
 
 

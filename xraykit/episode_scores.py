@@ -119,10 +119,9 @@ class Jury:
         """(E, B) to (B,): the mean over episodes within each finding, then over the findings drawn."""
         top, bottom = np.zeros(by_episode.shape[1]), np.zeros(by_episode.shape[1])
         for c, counts in enumerate(self._counts):
-            own = by_episode[self._cell == c]
-            n = (~np.isnan(own)).sum(axis=0)  # a resampling can lose one class of all queries of a finding
-            top += np.nansum(own, axis=0) / np.maximum(n, 1) * counts
-            bottom += np.where(n > 0, counts, 0)
+            mean = _mean(by_episode[self._cell == c])
+            top += np.nan_to_num(mean) * counts
+            bottom += np.where(np.isnan(mean), 0, counts)
         return top / np.where(bottom > 0, bottom, np.nan)
 
 
@@ -137,10 +136,10 @@ class Heard:
         """Each metric; its spread is the 2.5 and 97.5 percentiles of single episodes."""
         return {name: self._interval(self.jury.mean(x), x[:, 0]) for name, x in self.by_episode.items()}
 
-    def by_finding(self, name: str) -> dict[str, float]:
-        """The mean of one metric over the episodes of each finding."""
-        of = np.array([one.episode.finding for one in self.jury.asked])
-        return {str(f): float(np.nanmean(self.by_episode[name][of == f, 0])) for f in np.unique(of)}
+    def by_finding(self, name: str) -> dict[str, Interval]:
+        """The mean of a metric over the episodes of each finding; these intervals resample patients alone."""
+        of, x = np.array([one.episode.finding for one in self.jury.asked]), self.by_episode[name]
+        return {f: self._interval(_mean(x[of == f]), x[of == f, 0]) for f in self.jury.findings}
 
     def minus(self, other: "Heard") -> dict[str, Interval]:
         """The paired difference in each metric, with a two-sided p-value.
@@ -166,6 +165,12 @@ class Heard:
     def _interval(self, resampled: np.ndarray, single: np.ndarray, **about: float) -> Interval:
         about |= {"n_draws": len(single), "n_test": self.jury.n_queries}
         return Interval(float(resampled[0]), *limits(resampled[1:]), *limits(single), **about)
+
+
+def _mean(by_episode: np.ndarray) -> np.ndarray:
+    """(E, B) to (B,), leaving out NaN; NaN where a resampling lost one class of every episode's queries."""
+    n = (~np.isnan(by_episode)).sum(axis=0)
+    return np.nansum(by_episode, axis=0, dtype=np.float64) / np.where(n > 0, n, np.nan)
 
 
 def _cell_counts(run_of: np.ndarray, n_boot: int, rng: np.random.Generator) -> np.ndarray:
