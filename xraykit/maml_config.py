@@ -26,8 +26,9 @@ class MetaConfig:
         n_validation: episodes of the validation findings after each round, always the same.
         monitor: ``("auroc",)`` or ``("loss",)`` of these, whose best round is kept; () keeps the last.
         patience: rounds without a better value after which training stops; 0 never stops early.
-        tasks_at_once: ``"loop"`` one after the other, ``"vmap"`` all together, ``"auto"`` the faster one:
-            loop on a CPU, vmap on an accelerator (``tests/benchmarks/bench_maml.py``).
+        tasks_at_once: ``"loop"`` one by one, ``"vmap"`` all together, ``"auto"`` loop on a CPU, which
+            keeps the graph of one task at a time, and vmap on an accelerator. On two CPU cores vmap takes 0.8
+            of the time with cnn-small-group-norm and 1.2 with cnn-group-norm, second order.
         seed: of dropout; the tasks have their own.
     """
 

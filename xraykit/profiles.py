@@ -111,14 +111,14 @@ SIZES: dict[str, dict[str, dict[str, object]]] = {
     },
     "07": {
         "quick": {
-            **{"image_size": 32, "n_patients": 1000, "n_boot": 200, "threads": 1},
+            **{"image_size": 32, "n_patients": 1400, "n_boot": 200, "threads": 1},
             **{"n_rotations": 5, "n_trials": 1, "shots": (5,), "queries": 6, "n_episodes": 60},
             **{"network": "cnn-small-group-norm", "backbone": "phantom"},
             **{"inner_steps": 3, "inner_rate": 0.1, "epochs": 2, "steps_an_epoch": 6},
-            "outer": {"tasks": 4, "learning_rate": 1e-3, "n_validation": 10},
+            "outer": {"tasks": 4, "learning_rate": 1e-3, "n_validation": 10, "tasks_at_once": "vmap"},
             "from_scratch": {"learning_rate": 3e-3},
-            "shared": {"epochs": 8, "batch_size": 16, "learning_rate": 3e-3},
-            **{"rates": (0.1, 0.3), "steps": (1, 3, 5), "n_choice": 12, "n_judge": 20},
+            "shared": {"epochs": 10, "batch_size": 16, "learning_rate": 3e-3},
+            **{"rates": (0.1, 0.3), "steps": (1, 3, 5), "n_choice": 12, "n_judge": 16},
         },
         "full": {
             **{"image_size": 64, "n_patients": 6000, "n_boot": 1000, "threads": 1},
