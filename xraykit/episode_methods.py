@@ -15,7 +15,7 @@ from xraykit.backbones import Backbone
 from xraykit.classifiers import build
 from xraykit.datasets import XrayDataset
 from xraykit.episode_scores import Asked, Method
-from xraykit.episodes import Episode, Tasks, with_room
+from xraykit.episodes import Episode, Tasks, room
 from xraykit.errors import DataError, TrainingError
 from xraykit.maml import Inner, Learner
 
@@ -49,17 +49,17 @@ def asked_of(
     Raises:
         DataError: no finding with room for the fewest shots.
     """
-    smallest, few = with_room(ds, rows, findings, images=min(shots) + queries)
-    if not smallest:
+    rooms = {finding: room(ds, rows, finding) for finding in findings}
+    few = {finding: n for finding, n in rooms.items() if n < max(shots) + queries}
+    largest = {f: max((k for k in shots if k + queries <= n), default=0) for f, n in rooms.items()}
+    about = {"queries": queries, "seed": seed}
+    tasks = [Tasks(ds, rows, [f], shots=k, **about) for f, k in largest.items() if k]
+    if not tasks:
         raise DataError(
             f"none of {', '.join(findings)} has {min(shots)} + {queries} patients a class among {len(rows)} "
             f"images ({few}); take fewer shots or queries, or more images"
         )
-    room = {f: max(k for k in shots if with_room(ds, rows, [f], images=k + queries)[0]) for f in smallest}
-    about = {"queries": queries, "seed": seed}
-    tasks = [Tasks(ds, rows, [f], shots=room[f], **about) for f in smallest]
-    asked = [Asked(run, tasks[i % len(tasks)].episode(i)) for i in range(n_episodes)]
-    return asked, few | {f: room[f] + queries for f in smallest if room[f] < max(shots)}
+    return [Asked(run, tasks[i % len(tasks)].episode(i)) for i in range(n_episodes)], few
 
 
 def answers(

@@ -54,10 +54,10 @@ class Trial:
         """Findings that meta-training must not see."""
         return (*self.validation, *self.held_out)
 
-    def tasks(self, *, shots: int, queries: int, shuffled: bool = False) -> Tasks:
+    def tasks(self, *, shots: int, queries: int) -> Tasks:
         """Episodes of the training findings that have enough patients."""
         found, _ = with_room(self.ds, self.rows["train"], self.train, images=shots + queries)
-        about = {"shots": shots, "queries": queries, "seed": self.number, "shuffled": shuffled}
+        about = {"shots": shots, "queries": queries, "seed": self.number}
         return Tasks(self.ds, self.rows["train"], found or self.train, **about)
 
     def validation_tasks(self, *, shots: int, queries: int) -> Tasks:
@@ -112,13 +112,11 @@ def meta_trained(
     config: MetaConfig,
     shots: int,
     queries: int,
-    n_outputs: int = 1,
-    shuffled: bool = False,
     **how: object,
 ) -> Fitted:
     """A learner from the weights `start`, meta-trained on the findings of `trial`; `how` as `meta_train`."""
-    learner = Learner(build(start, n_outputs, seed=trial.number), inner)
-    tasks = trial.tasks(shots=shots, queries=queries, shuffled=shuffled)
+    learner = Learner(build(start, 1, seed=trial.number), inner)
+    tasks = trial.tasks(shots=shots, queries=queries)
     watched = trial.validation_tasks(shots=shots, queries=queries)
     config = replace(config, seed=trial.number)
     return maml_training.meta_train(learner, trial.ds, tasks, watched, config=config, **how)
@@ -137,10 +135,11 @@ def shared_loss(
     Returns:
         Its body, which knows what it was taught.
     """
-    ds, split = trial.ds, trial.ds.records["split"].to_numpy()
-    rows = {name: np.flatnonzero(split == name) for name in ("train", "val")}
-    rows = rows if leak else {name: without(ds, rows[name], trial.unseen) for name in rows}
-    wanted = (*trial.train, *trial.unseen) if leak else trial.train
+    ds, wanted = trial.ds, trial.train
+    rows = {"train": trial.rows["train"], "val": without(ds, trial.rows["val"], trial.validation)}
+    if leak:
+        split, wanted = ds.records["split"].to_numpy(), (*trial.train, *trial.unseen)
+        rows = {name: np.flatnonzero(split == name) for name in rows}
     there = ds.records[list(wanted)].to_numpy()[rows["train"]].any(axis=0)
     findings = tuple(f for f, some in zip(wanted, there, strict=True) if some)
     few = replace(ds, classes=findings, masks=None)

@@ -112,15 +112,16 @@ class Tasks:
 
     def _check(self) -> None:
         """Every finding must allow episodes; of N ways, each finding beside any others of its kind."""
+        beside = self._beside() if self.way else 0
         for k, finding in enumerate(self.findings):
             if self.way:
                 alone = self._shows[:, k] & (self._shows.sum(axis=1) == 1)
                 # Enough, whichever findings stand beside it: their patients cannot use up all of these.
-                feasible = max(self._beside(), len(set(self._patient[alone])) // self.way)
+                feasible = max(beside, len(set(self._patient[alone])) // self.way)
                 kind = f"patients with {finding} and none of {', '.join(self.findings)} beside it"
             else:
                 alone = self._shows[:, k]
-                feasible = self._feasible(alone.astype(np.int64))
+                feasible = _room(alone, self._patient)
                 kind = f"patients with {finding}"
             if feasible < self.shots + self.queries:
                 raise DataError(
@@ -134,9 +135,6 @@ class Tasks:
         one = self._shows.sum(axis=1) == 1
         label = self._shows[one].argmax(axis=1)
         return feasible_shots(label, self._patient[one]) if len(np.unique(label)) == len(self.findings) else 0
-
-    def _feasible(self, label: np.ndarray) -> int:
-        return feasible_shots(label, self._patient) if 0 < label.sum() < len(label) else 0
 
     def episode(self, number: int) -> Episode:
         """Episode `number`, 0 or more; those of one finding take turns among the findings."""
@@ -175,8 +173,12 @@ def room(ds: XrayDataset, rows: np.ndarray, finding: str) -> int:
         DataError: one class an image, or an unknown finding.
     """
     check_findings(ds, [finding])
-    shows = ds.records[finding].to_numpy(np.int64)[rows]
-    return feasible_shots(shows, ds.patients[rows]) if 0 < shows.sum() < len(shows) else 0
+    return _room(ds.records[finding].to_numpy(bool)[rows], ds.patients[rows])
+
+
+def _room(shows: np.ndarray, patients: np.ndarray) -> int:
+    """Feasible images a class of those that show something (N,) bool and those that do not."""
+    return feasible_shots(shows.astype(np.int64), patients) if shows.any() and not shows.all() else 0
 
 
 def with_room(
