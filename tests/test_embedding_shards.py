@@ -4,8 +4,6 @@ import json
 import multiprocessing
 import os
 import signal
-import socket
-import subprocess
 import sys
 import threading
 import time
@@ -15,6 +13,7 @@ import embedding_children
 import numpy as np
 import pytest
 from embedding_children import CHUNK, N
+from processes import free_port, reports_of
 from toy_backbones import pictures, toy
 
 from xraykit import devices, embedding_shards, embedding_store
@@ -59,17 +58,6 @@ def short_chunks(monkeypatch):
 def quiet(cache_dir: Path, **options) -> Embeddings:
     options = {"backend": "torch", "device": "cpu", "threads": 1, "progress": False, **options}
     return extract(pictures(N), toy(), cache_dir=cache_dir, **options)
-
-
-def environment() -> dict[str, str]:
-    path = f"{Path(__file__).parent}{os.pathsep}{os.environ['PYTHONPATH']}"
-    fixed = {
-        "PYTHONPATH": path,
-        "OMP_NUM_THREADS": "1",
-        "GLOO_SOCKET_IFNAME": "lo",
-        "PYTHONHASHSEED": "12345",
-    }
-    return {**os.environ, **fixed}  # another hash seed than here: keys must not depend on it
 
 
 def start(cache_dir: Path, *, kill_at: int = 0, pause: float = 0) -> multiprocessing.Process:
@@ -143,11 +131,7 @@ def test_two_processes_of_torchrun_give_the_same_bytes(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     command += ["--master-addr", "127.0.0.1", "--master-port", free_port()]
     command += [str(tmp_path / "shared.py"), str(tmp_path / "shared"), *backends]
-    done = subprocess.run(
-        command, env=environment(), capture_output=True, text=True, check=False, timeout=180
-    )
-    assert done.returncode == 0, done.stderr
-    reports = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    reports, _ = reports_of(command)
     for backend in backends:
         alone = quiet(tmp_path / "alone", backend=backend)
         shared = quiet(tmp_path / "shared", backend=backend)
@@ -160,11 +144,6 @@ def test_two_processes_of_torchrun_give_the_same_bytes(tmp_path):
             assert mine[rank, False]["key"] == alone.key
             assert mine[rank, True]["sum"] == float(alone.features.sum())
     assert not list((tmp_path / "shared").rglob("*.chunk"))
-
-
-def free_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return str(server.getsockname()[1])
 
 
 def test_a_chunk_that_vanishes_before_the_merge_is_said(tmp_path, monkeypatch):

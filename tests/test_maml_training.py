@@ -2,9 +2,7 @@
 
 import copy
 import hashlib
-import json
 import os
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from lightning_fabric import Fabric
-from test_embedding_shards import environment, free_port
+from processes import free_port, reports_of
 from torch.func import functional_call
 from training_children import file_of, same
 
@@ -508,11 +506,7 @@ def test_two_processes_give_the_loss_curve_of_one(tmp_path) -> None:
     """Of three tasks and three validation episodes, two are the first one's and one is the other's."""
     (tmp_path / "shared.py").write_text(SHARED)
     command = [sys.executable, str(tmp_path / "shared.py"), str(tmp_path / "cache"), free_port()]
-    done = subprocess.run(
-        command, env=environment(), capture_output=True, text=True, check=False, timeout=180
-    )
-    assert done.returncode == 0, done.stderr
-    reports = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    reports, _ = reports_of(command)
     assert len(reports) == 4 * len(INNERS)
     for name, inner in INNERS.items():
         found = [report for report in reports if report["name"] == name]

@@ -1,7 +1,5 @@
 """The training loop: against a loop by hand, and each of its promises."""
 
-import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -9,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_embedding_shards import environment, free_port
+from processes import free_port, reports_of
 from training_children import QUIET, TRAIN, VAL, config, network, tiny, train
 
 from xraykit import backbones, classifiers, metrics, training, training_batches
@@ -370,12 +368,8 @@ def test_two_processes_give_the_loss_curve_of_one(tmp_path) -> None:
     """Batches of 7, 7 and 8 images: 4 and 3 in the two processes, and 4 each."""
     (tmp_path / "shared.py").write_text(SHARED)
     command = [sys.executable, str(tmp_path / "shared.py"), str(tmp_path / "cache"), free_port()]
-    done = subprocess.run(
-        command, env=environment(), capture_output=True, text=True, check=False, timeout=180
-    )
-    assert done.returncode == 0, done.stderr
-    assert "deprecat" not in done.stderr.lower()
-    reports = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    reports, said = reports_of(command)
+    assert "deprecat" not in said.lower()
     stopped = [report["stopped"] for report in reports if "stopped" in report]
     assert len(stopped) == 2
     assert all(said.startswith("the loss is nan in epoch 1, step 1 of 3") for said in stopped)
