@@ -1,6 +1,7 @@
 """Figures of decisions: which classes are confused, where the threshold lies, which combination does best."""
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,8 @@ from matplotlib.figure import Figure
 from xraykit.errors import DataError
 from xraykit.plots.shots import LINES
 from xraykit.plots.style import COLOURS, figure, tidy
+
+COLUMN_LETTERS = 16  # of a heat map's column; longer names go on below
 
 
 def confusions(
@@ -120,5 +123,7 @@ def heatmap(
     ax = fig.subplots()
     sns.heatmap(table, annot=written.to_numpy(), fmt="", cmap="viridis", cbar_kws={"label": label}, ax=ax)
     ax.tick_params(axis="both", rotation=0, length=0)
+    if any(len(str(column)) > COLUMN_LETTERS for column in table.columns):
+        ax.set_xticklabels([fill(str(column), COLUMN_LETTERS) for column in table.columns])
     tidy(ax, title=title)
     return fig
