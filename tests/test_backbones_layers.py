@@ -9,7 +9,15 @@ from torch import nn
 from torchvision import models
 
 from xraykit import backbones, embeddings
-from xraykit.backbones import Pooled, Pretraining, at_layer, at_layers, from_module, layer_names
+from xraykit.backbones import (
+    Pooled,
+    Pretraining,
+    at_layer,
+    at_layers,
+    from_module,
+    layer_names,
+    split_at,
+)
 from xraykit.errors import DataError
 
 LAYERS = {
@@ -116,6 +124,67 @@ def test_later_training_does_not_change_it() -> None:
     before = net(x)[0]
     nn.init.zeros_(backbone.module.maps.weight)
     assert torch.equal(net(x)[0], before)
+
+
+@pytest.mark.parametrize("name", ["cnn-small", "phantom:random", "resnet18:random", "squeezenet1_0:random"])
+def test_two_parts_of_a_network_are_the_whole(name: str) -> None:
+    loaded = backbones.load(name)
+    about = {"name": name, "size": 64, "pretraining": loaded.pretraining}
+    backbone = from_module(loaded.module, **about)
+    grey, before = torch.rand(2, 1, 64, 64), backbones.weights_hash(backbone.module)
+    expected, names = backbone.module(grey), layer_names(backbone)
+    assert len(names) >= 4
+    for layer in names:
+        first, rest = split_at(backbone, layer)
+        maps = first(grey)[0]
+        assert torch.equal(maps, at_layers(backbone, [layer])(grey)[0])
+        assert torch.equal(rest(maps), expected)
+        weights = [p for part in (first, rest) for p in part.parameters()]
+        assert not any(p.requires_grad for p in weights)
+        assert not first.training
+        assert not rest.training
+        # Nothing is computed twice: each weight is in one part.
+        assert sum(p.numel() for p in weights) == sum(p.numel() for p in backbone.module.parameters())
+    assert torch.equal(maps, backbone.module.feature_maps(grey))
+    assert backbones.weights_hash(backbone.module) == before == backbone.weights_hash
+
+
+def test_the_second_part_by_hand_and_its_gradient() -> None:
+    backbone = own(nn.Sequential(nn.Conv2d(1, 3, 3), nn.MaxPool2d(2), nn.Conv2d(3, 5, 1)))
+    _, rest = split_at(backbone, "0")
+    maps = torch.rand(2, 3, 14, 14, requires_grad=True)
+    found, (_, pool, conv) = rest(maps), backbone.module.maps
+    assert torch.equal(found, conv(pool(maps)).mean(dim=(2, 3)))
+    (slope,) = torch.autograd.grad(found[:, 4].sum(), maps)
+    largest = slope.ne(0).sum(dim=(2, 3))
+    assert (largest == 49).all()  # of each 2 x 2 one pixel has the maximum
+    expected = conv.weight[4, :, 0, 0] / 49
+    torch.testing.assert_close(slope.sum(dim=(2, 3)), (49 * expected).expand(2, 3))
+
+
+class SizeAtFirst(nn.Module):
+    """Asks for the size of the image before anything else, and uses it later."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.end = nn.Conv2d(1, 3, 3, stride=2, padding=1), nn.Conv2d(3, 2, 3, stride=4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        size = x.shape[2:]
+        return self.end(nn.functional.interpolate(self.down(x), size=size))
+
+
+def test_bad_cuts() -> None:
+    with pytest.raises(DataError, match=r"phantom:random has no layer 'blocks.3'; choose of stem, "):
+        split_at(backbones.load("phantom:random"), "blocks.3")
+    with pytest.raises(DataError, match="pixels has no feature maps of its own"):
+        split_at(backbones.load("pixels"), "stem")
+    backbone = own(SizeAtFirst())
+    with pytest.raises(DataError, match="behind down the network uses the size of its images; choose"):
+        split_at(backbone, "down")
+    x = torch.rand(1, 1, 16, 16)
+    first, rest = split_at(backbone, "interpolate")
+    assert torch.equal(rest(first(x)[0]), backbone.module(x))
 
 
 class Strided(nn.Module):

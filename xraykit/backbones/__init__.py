@@ -22,7 +22,7 @@ from xraykit.backbones.base import (
     unpooled,
     weights_hash,
 )
-from xraykit.backbones.layers import at_layer, at_layers, layer_names
+from xraykit.backbones.layers import at_layer, at_layers, layer_names, split_at
 from xraykit.backbones.registry import load, names, register
 from xraykit.backbones.weight_files import weights_dir, weights_path
 
@@ -40,6 +40,7 @@ __all__ = [
     "names",
     "network_input",
     "register",
+    "split_at",
     "unnormalised",
     "unpooled",
     "weights_dir",

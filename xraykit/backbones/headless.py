@@ -57,6 +57,26 @@ def up_to(traced: fx.GraphModule, output: fx.Node | list[fx.Node]) -> fx.GraphMo
     return traced
 
 
+def after(traced: fx.GraphModule, point: fx.Node) -> fx.GraphModule:
+    """`traced` itself, cut so that it takes the value of `point`, which every way through it passes.
+
+    Raises:
+        DataError: what stands behind `point` uses the size of the images.
+    """
+    graph = traced.graph
+    images = next(node for node in graph.nodes if node.op == "placeholder")
+    with graph.inserting_before(images):
+        maps = graph.placeholder("maps")
+    point.replace_all_uses_with(maps)
+    graph.eliminate_dead_code()
+    if images.users:
+        raise DataError(f"behind {point.name} the network uses the size of its images; choose a later layer")
+    graph.erase_node(images)
+    traced.delete_all_unused_submodules()
+    traced.recompile()
+    return traced
+
+
 class _Tracer(fx.Tracer):
     def __init__(self, head: str) -> None:
         super().__init__()

@@ -8,7 +8,7 @@ from torch import fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
 from xraykit.backbones.base import Backbone, Pooled, from_module, pooled_module
-from xraykit.backbones.headless import up_to
+from xraykit.backbones.headless import after, up_to
 from xraykit.errors import DataError
 
 
@@ -53,6 +53,22 @@ def at_layer(backbone: Backbone, name: str) -> Backbone:
     pooled = Pooled(**_cut(backbone, name))
     about = {"size": backbone.size, "pretraining": backbone.pretraining}
     return from_module(pooled, name=f"{backbone.name} at {name}", **about)
+
+
+def split_at(backbone: Backbone, name: str) -> tuple[nn.Module, nn.Module]:
+    """The network in two parts: from images to the maps of one layer, and from these to the features.
+
+    Returns:
+        The first part as from `at_layers`, for this one layer; and a module from its maps (B, D, h, w) to
+        the backbone's features (B, D'), frozen as well.
+
+    Raises:
+        DataError: an unknown layer, one behind which the network uses the size of the images, or as
+            `layer_names`.
+    """
+    first, recorded = at_layers(backbone, [name]), _recorded(backbone)
+    rest = Pooled(after(recorded, _points(recorded)[name]), mean=[0.0], std=[1.0])
+    return first, rest.eval().requires_grad_(False)
 
 
 class _Maps(Pooled):
