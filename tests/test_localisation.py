@@ -4,20 +4,32 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from scipy.ndimage import gaussian_filter, label
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import average_precision_score, jaccard_score, roc_auc_score
 
 from xraykit.errors import DataError
-from xraykit.intervals import bootstrap, patient_weights
+from xraykit.intervals import bootstrap, paired_differences, patient_weights
 from xraykit.localisation import (
-    BINS,
+    BY_IMAGE,
     NAMES,
+    THRESHOLDS,
+    best_threshold,
+    by_image,
+    energy_inside,
+    heat_share,
+    iou_above,
     iou_at,
     localise,
+    mean_interval,
+    paired,
+    pointing_game,
+)
+from xraykit.localisation_counts import (
+    BINS,
     pixel_auprc,
     pixel_auroc,
     pixel_counts,
-    pointing_game,
     region_overlap,
 )
 
@@ -129,7 +141,7 @@ def test_binned_scores_of_maps_that_are_mostly_zero() -> None:
 
 
 def test_more_pixels_than_the_bins_are_chosen_from(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("xraykit.localisation.SAMPLE", 4096)
+    monkeypatch.setattr("xraykit.localisation_counts.SAMPLE", 4096)
     masks = lesions(12, 64, radius=4, seed=0)
     maps = guesses(masks, strength=3, seed=1)
     counts, y = pixel_counts(maps, masks), masks.ravel()
@@ -191,6 +203,79 @@ def test_only_the_order_of_values_matters(seed: int) -> None:
     assert first["pixel_auroc"].value == pytest.approx(roc_auc_score(y, scores))
     assert first["pixel_auprc"].value == pytest.approx(average_precision_score(y, scores))
     assert first["region_overlap"].value == pytest.approx(overlap_by_definition(maps, masks))
+
+
+def one_pixel(n: int) -> np.ndarray:
+    """Masks (n, 2, 2) of one lesion pixel, but the last has none."""
+    masks = np.zeros((n, 2, 2), bool)
+    masks[:-1, 0, 0] = True
+    return masks
+
+
+def test_energy_by_hand() -> None:
+    maps = np.array([[[3.0, 1], [0, 4]], [[0, 1], [2, 0]], [[5, 5], [5, 5]], np.zeros((2, 2)), np.eye(2)])
+    # 3 of 8; nothing; a constant map and one of zeros: a quarter of the area; no lesion
+    found = energy_inside(maps, one_pixel(5))
+    np.testing.assert_array_equal(found, [3 / 8, 0, 1 / 4, 1 / 4, np.nan])
+    assert found.dtype == np.float64
+    # Any region: no NaN, and 0 without a region even in a map of zeros.
+    np.testing.assert_array_equal(heat_share(maps, one_pixel(5)), [3 / 8, 0, 1 / 4, 1 / 4, 0])
+    assert heat_share(maps[3:4], np.zeros((1, 2, 2), bool)).tolist() == [0]
+    assert heat_share(maps, np.ones((5, 2, 2), bool)).tolist() == [1, 1, 1, 1, 1]
+
+
+HEAT = arrays(np.float32, (3, 4, 4), elements=st.floats(0, 1, width=32, allow_subnormal=False))
+REGIONS = arrays(bool, (3, 4, 4))
+
+
+@given(HEAT, REGIONS, st.sampled_from([2, 1024]))
+def test_shares_of_heat_are_means_weighted_by_the_map(maps, regions, factor: float) -> None:
+    found = heat_share(maps, regions)
+    weights = np.where(maps.any(axis=(1, 2), keepdims=True), maps, 1)
+    expected = [np.average(on, weights=w.astype(float)) for on, w in zip(regions, weights, strict=True)]
+    assert found == pytest.approx(expected)
+    assert found + heat_share(maps, ~regions) == pytest.approx(np.ones(3))
+    assert heat_share(maps * factor, regions) == pytest.approx(found)
+
+
+def test_iou_above_by_hand() -> None:
+    masks = np.zeros((5, 2, 2), bool)
+    masks[:4, 0] = True
+    maps = np.array(
+        [[[1, 0.7], [0.6, 0]], [[0.7, 0.6], [0.7, 0]], np.zeros((2, 2)), np.ones((2, 2)), np.eye(2)],
+        np.float32,
+    )
+    # just the lesion; one of three; no pixel; all pixels; no lesion
+    np.testing.assert_array_equal(iou_above(maps, masks, 0.7), [1, 1 / 3, 0, 1 / 2, np.nan])
+    np.testing.assert_array_equal(iou_above(maps, masks, np.float64(0.7)), iou_above(maps, masks, 0.7))
+    np.testing.assert_array_equal(iou_above(maps, masks, 1), [1 / 2, 0, 0, 1 / 2, np.nan])
+
+
+@given(HEAT, REGIONS.filter(lambda masks: masks.any() and not masks.all()))
+def test_iou_above_and_the_best_threshold_as_scikit_learn_has_them(maps, masks) -> None:
+    some = masks.any(axis=(1, 2))
+    means = []
+    for t in (0.25, 0.5, 0.75):
+        pairs = zip(masks[some], maps[some], strict=True)
+        expected = [jaccard_score(on.ravel(), (m >= t).ravel()) for on, m in pairs]
+        found = iou_above(maps, masks, t)
+        assert found[some].tolist() == expected
+        assert np.isnan(found[~some]).all()
+        means.append(np.mean(expected))
+    chosen = best_threshold(maps, masks, candidates=(0.25, 0.5, 0.75))
+    assert means[(0.25, 0.5, 0.75).index(chosen)] == pytest.approx(max(means))
+
+
+def test_the_best_threshold_by_hand() -> None:
+    maps, masks = np.array([[[0.9, 0.5], [0.3, 0.1]], [[0, 0], [0, 1]]]), one_pixel(2)
+    # at .2, .4 and .8 the lesion's pixel is one of 3, 2 and 1; the image without a lesion has no say
+    assert best_threshold(maps, masks, candidates=(0.2, 0.4, 0.8)) == 0.8
+    assert best_threshold(maps, masks, candidates=(0.4, 0.2)) == 0.4
+    assert best_threshold(maps, masks) == 0.55  # the first of .55 to .9
+    assert best_threshold(maps, masks, candidates=[0.9, 0.6]) == 0.9
+    assert THRESHOLDS[0] == 0.05
+    assert THRESHOLDS[-1] == 0.95
+    assert len(THRESHOLDS) == 19
 
 
 def test_a_perfect_map_and_its_opposite() -> None:
@@ -261,13 +346,82 @@ def test_resamplings_without_a_lesion_are_left_out() -> None:
     assert all(np.isfinite([i.value, i.ci_low, i.ci_high]).all() for i in found.values())
 
 
+def heat(masks: np.ndarray, *, strength: float, seed: int) -> np.ndarray:
+    """`guesses` in 0..1."""
+    maps = guesses(masks, strength=strength, seed=seed)
+    return (maps - maps.min()) / np.ptp(maps)
+
+
+def test_scores_by_image_are_those_of_localise() -> None:
+    masks = lesions(12, 16, radius=2, seed=0)
+    maps, patients = heat(masks, strength=3, seed=1), np.arange(12) // 2
+    scores = by_image(maps, masks, names=tuple(BY_IMAGE), threshold=0.5)
+    assert list(scores) == ["pointing_game", "iou_at", "energy_inside", "iou"]
+    np.testing.assert_array_equal(scores["iou"], iou_above(maps, masks, 0.5))
+    np.testing.assert_array_equal(scores["pointing_game"], pointing_game(maps, masks))
+    about = {"seed": 3, "n_boot": 50}
+    found = localise(maps, masks, patients, names=("iou", "pixel_auroc", *BY_IMAGE), threshold=0.5, **about)
+    assert list(found) == ["iou", "pixel_auroc", "pointing_game", "iou_at", "energy_inside"]
+    for name, values in scores.items():
+        assert np.isnan(values).tolist() == [i % 4 == 0 for i in range(12)]
+        assert found[name].value == pytest.approx(np.nanmean(values))
+        assert repr(found[name]) == repr(mean_interval(values, patients, **about))
+        assert found[name].n_test == 9
+    assert tuple(localise(maps, masks, patients, **about)) == NAMES
+
+
+def test_the_interval_of_a_mean_from_the_resamplings_themselves() -> None:
+    rng = np.random.default_rng(0)
+    values, patients = rng.random(30), rng.integers(12, size=30)
+    values[[3, 7]] = np.nan
+    found = mean_interval(values, patients, seed=4, n_boot=200)
+    weights = patient_weights(patients, n_boot=200, rng=np.random.default_rng(4)).astype(int)
+    means = [np.nanmean(np.repeat(values, row)) for row in weights]
+    assert found.value == pytest.approx(np.nanmean(values))
+    assert (found.ci_low, found.ci_high) == pytest.approx(tuple(np.percentile(means, [2.5, 97.5])))
+    assert found.n_test == 28
+    assert np.isnan(found.p_value)
+    # Two patients, values 0 and 1: a quarter of the resamplings draws one of them twice.
+    two = mean_interval(np.array([0.0, 1, np.nan]), np.array(["a", "b", "b"]), seed=0, n_boot=100)
+    assert (two.value, two.ci_low, two.ci_high, two.n_test) == (0.5, 0, 1, 2)
+
+
+def test_a_paired_difference_as_for_the_classifiers() -> None:
+    rng = np.random.default_rng(1)
+    a, b = ((rng.random(60) < rate).astype(float) for rate in (0.8, 0.6))
+    patients = np.arange(60) // 2
+    about = {"seed": 5, "n_boot": 300}
+    ones = np.ones(60, int)
+    expected = paired_differences(ones, [a], [b], patients, names=["accuracy"], **about)["accuracy"]
+    found = paired(a, b, patients, **about)
+    assert 0 < found.p_value < 0.2
+    assert list(vars(found).values()) == pytest.approx(list(vars(expected).values()), nan_ok=True)
+    # An image where one of both is NaN is left out: as if it had no difference to add.
+    a[0], b[1] = np.nan, np.nan
+    short = paired(a, b, patients, **about)
+    assert short.value == pytest.approx(np.mean(a[2:] - b[2:]))
+    assert short.n_test == 58
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_a_paired_difference_turned_round(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    a, b = rng.random((2, 10))
+    there, back = (paired(*pair, np.arange(10) // 2, seed=seed, n_boot=30) for pair in ((a, b), (b, a)))
+    assert there.value == pytest.approx(-back.value)
+    assert (there.ci_low, there.ci_high) == pytest.approx((-back.ci_high, -back.ci_low))
+    assert there.p_value == pytest.approx(back.p_value)
+    same = paired(a, a, np.arange(10), seed=seed, n_boot=30)
+    assert (same.value, same.ci_low, same.ci_high, same.p_value) == (0, 0, 0, 1)
+
+
 def test_memmaps_and_the_seed(tmp_path) -> None:
     masks = lesions(8, 16, radius=2, seed=0)
-    maps = guesses(masks, strength=2, seed=1)
+    maps = heat(masks, strength=2, seed=1)
     np.save(tmp_path / "maps.npy", maps)
     np.save(tmp_path / "masks.npy", masks)
     kept = [np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in ("maps", "masks")]
-    about = {"names": NAMES, "n_boot": 50}
+    about = {"names": (*NAMES, "energy_inside", "iou"), "n_boot": 50, "threshold": 0.5}
     one = localise(maps, masks, np.arange(8), seed=0, **about)
     assert str(one) == str(localise(*kept, np.arange(8), seed=0, **about))
     assert str(one) != str(localise(*kept, np.arange(8), seed=1, **about))
@@ -291,14 +445,54 @@ MASKS[0, 0, 0] = True
         (MAPS, MASKS | True, "the 2 masks show lesions everywhere"),
     ],
 )
-@pytest.mark.parametrize("score", [pixel_counts, pointing_game, iou_at])
+@pytest.mark.parametrize("score", [pixel_counts, pointing_game, iou_at, energy_inside, best_threshold])
 def test_bad_input(score, maps: np.ndarray, masks: np.ndarray, message: str) -> None:
     with pytest.raises(DataError, match=message):
         score(maps, masks)
 
 
+def test_bad_scales_and_thresholds() -> None:
+    with pytest.raises(DataError, match=r"down to -0.5; shares of a sum need values from 0: clip them at"):
+        energy_inside(MAPS - 0.5, MASKS)
+    with pytest.raises(DataError, match=r"maps go down to -0.5"):
+        heat_share(MAPS - 0.5, MASKS & False)
+    with pytest.raises(DataError, match=r"maps \(2, 4, 4\) and masks \(4, 4\); resize maps"):
+        heat_share(MAPS, MASKS[0])
+    for maps, found in ((MAPS + 1.5, "1.5 to 1.5"), (MAPS - 0.5, "-0.5 to -0.5")):
+        with pytest.raises(DataError, match=f"maps go from {found}; a threshold needs 0 to 1: scale each"):
+            iou_above(maps, MASKS, 0.5)
+    for threshold in (0, 1.5, -0.1, float("nan"), "half", None):
+        with pytest.raises(DataError, match=f"threshold = {threshold!r}; use above 0 to 1, `best_threshold`"):
+            iou_above(MAPS, MASKS, threshold)
+    with pytest.raises(DataError, match="threshold = 0; use above 0"):
+        best_threshold(MAPS, MASKS, candidates=(0.5, 0))
+    with pytest.raises(DataError, match="no candidates for the threshold; give at least one"):
+        best_threshold(MAPS, MASKS, candidates=())
+
+
 def test_bad_names_and_patients() -> None:
-    with pytest.raises(DataError, match=r"\['dice'\] are not defined; choose from \('pixel_auroc', "):
+    with pytest.raises(DataError, match=r"\['dice'\] are not defined; choose from \('pixel_auroc', .*'iou'"):
         localise(MAPS, MASKS, np.arange(2), names=["dice"], seed=0)
     with pytest.raises(DataError, match="2 labels but 3 patient ids"):
         localise(MAPS, MASKS, np.arange(3), names=["iou_at"], seed=0)
+    with pytest.raises(DataError, match="threshold = None; use above 0 to 1"):
+        localise(MAPS, MASKS, np.arange(2), names=["pixel_auroc", "iou"], seed=0)
+    with pytest.raises(DataError, match=r"\['pixel_auroc'\] are not defined by image; choose from \('point"):
+        by_image(MAPS, MASKS, names=["iou_at", "pixel_auroc"])
+
+
+def test_bad_values() -> None:
+    nan, two = float("nan"), np.arange(2)
+    for values, found in (([nan, nan], r"\(2,\), 0 infinite, 2 NaN"), ([1, -np.inf], r"\(2,\), 1 infinite")):
+        with pytest.raises(DataError, match=f"values are {found}.*give \\(M,\\), finite or NaN, one of them"):
+            mean_interval(np.array(values), two, seed=0)
+        with pytest.raises(DataError, match=found):
+            paired(np.array(values), np.ones(2), two, seed=0)
+    with pytest.raises(DataError, match=r"values are \(1, 2\)"):
+        mean_interval(np.ones((1, 2)), two, seed=0)
+    with pytest.raises(DataError, match=r"a is \(2,\) and b is \(3,\); give both for the same images"):
+        paired(np.ones(2), np.ones(3), two, seed=0)
+    with pytest.raises(DataError, match=r"values are \(2,\), 0 infinite, 2 NaN"):
+        paired(np.array([1, nan]), np.array([nan, 1]), two, seed=0)
+    with pytest.raises(DataError, match="2 labels but 3 patient ids"):
+        mean_interval(np.ones(2), np.arange(3), seed=0)

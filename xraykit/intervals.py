@@ -138,11 +138,12 @@ def paired_differences(
         return {n: np.median(np.take_along_axis(s, pick, axis=0), axis=0) for n, s in stacked.items()}
 
     of_a, of_b = medians(a), medians(b)
-    return {n: _difference(of_a[n] - of_b[n], n_draws=len(a), n_test=len(y)) for n in names}
+    return {n: difference_interval(of_a[n] - of_b[n], n_draws=len(a), n_test=len(y)) for n in names}
 
 
-def _difference(samples: np.ndarray, *, n_draws: int, n_test: int) -> Interval:
-    """From the observed difference (first) and the resampled ones (the rest)."""
+def difference_interval(samples: np.ndarray, *, n_draws: int, n_test: int) -> Interval:
+    """From the observed difference (first) and the resampled ones (the rest), (n_boot + 1,), with the p-value
+    of `paired_differences`. A resampled NaN is left out."""
     value, boot = float(samples[0]), samples[1:][~np.isnan(samples[1:])]
     error = float(np.std(boot, ddof=1)) if len(boot) > 1 else 0.0
     p_value = float(2 * norm.sf(abs(value) / error)) if error > 0 else float(value == 0)

@@ -1,81 +1,21 @@
 """How well heat maps find lesions: scores of maps against masks, with patient-bootstrap intervals.
 
 Shapes, used throughout: `maps` are floats (M, S, S), large where a lesion is said to be, on any scale that
-all M images share; `masks` are bool (M, S, S), set on the lesions. An image without a lesion adds its pixels
-to the false positives and is left out of the scores that need a lesion. `weights` are (B, M), not negative:
-how often each image is drawn. What is pooled over all pixels is computed from counts a bin of each image, so
-that a resampling is a sum of rows.
+all M images share unless a score says more; `masks` are bool (M, S, S), set on the lesions. Scores by image
+are NaN without a lesion; there an image only adds its pixels to the false positives of the scores that pool
+all pixels, which `localisation_counts` makes.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from numbers import Real
 
-import cv2
 import numpy as np
 
-from xraykit import metrics
 from xraykit.errors import DataError
-from xraykit.intervals import Interval, limits, resampling_weights
+from xraykit.intervals import Interval, difference_interval, limits, resampling_weights
+from xraykit.localisation_counts import POOLED, check_lesions, check_maps, pixel_counts
 
-BINS = 2048
-SAMPLE = 2**20  # pixels of each kind, about, that the bins are chosen from
-MAX_FALSE_POSITIVE_RATE = 0.3
-
-
-@dataclass(frozen=True)
-class PixelCounts:
-    """Pixels of each of M images in K bins of the map's value, lowest first.
-
-    Attributes:
-        inside: (M, K) pixels in lesions.
-        outside: (M, K) the other pixels.
-        overlap: (M, K) sum over the image's connected regions of the share of the region in each bin.
-    """
-
-    inside: np.ndarray
-    outside: np.ndarray
-    overlap: np.ndarray
-
-
-def pixel_counts(maps: np.ndarray, masks: np.ndarray) -> PixelCounts:
-    """Counts for `pixel_auroc`, `pixel_auprc` and `region_overlap`, read image by image.
-
-    Half of the at most `BINS` bins are quantiles of the lesions' pixels and half of the others, which keeps
-    the areas within 1e-3 of those over all thresholds however small the lesions are; with few different
-    values they are the same. Regions are connected over sides and corners.
-
-    Raises:
-        DataError: shapes or types that do not fit, values that are not finite, no lesion, or nothing else.
-    """
-    maps, masks = _checked(maps, masks)
-    edges = np.unique(np.concatenate([_quantiles(maps, masks, inside=i) for i in (True, False)]))
-    parts = [_image_counts(m, on, edges) for m, on in zip(maps, masks, strict=True)]
-    return PixelCounts(*(np.stack(part) for part in zip(*parts, strict=True)))
-
-
-def pixel_auroc(counts: PixelCounts, weights: np.ndarray | None = None) -> np.ndarray:
-    """Area under the ROC curve of all pixels, (B,); NaN where one kind of pixel has no weight."""
-    return metrics.auroc(*_binned(counts, weights))
-
-
-def pixel_auprc(counts: PixelCounts, weights: np.ndarray | None = None) -> np.ndarray:
-    """Average precision of all pixels, (B,); NaN where no lesion has weight. Chance is the lesions' share."""
-    return metrics.auprc(*_binned(counts, weights))
-
-
-def region_overlap(counts: PixelCounts, weights: np.ndarray | None = None) -> np.ndarray:
-    """Area under the per-region-overlap curve up to a false-positive rate of 0.3, over 0.3: (B,) in 0..1.
-
-    At each threshold, the mean share of a connected region that the map covers, every region counting the
-    same whatever its area (PRO; Bergmann et al., IJCV 2021, section 5.2), against the share of all pixels
-    outside lesions that it covers. NaN where no lesion, or nothing else, has weight.
-    """
-    rate, covered = (_from_the_top(part, weights) for part in (counts.outside, counts.overlap))
-    step = np.diff(rate, axis=1)
-    within = np.clip(MAX_FALSE_POSITIVE_RATE - rate[:, :-1], 0, step)  # of each step of the curve
-    share = np.divide(within, step, out=np.zeros_like(step), where=step > 0)
-    height = covered[:, :-1] + np.diff(covered, axis=1) * share / 2
-    return (within * height).sum(axis=1) / MAX_FALSE_POSITIVE_RATE
+THRESHOLDS = tuple(k / 20 for k in range(1, 20))
 
 
 def pointing_game(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
@@ -84,7 +24,7 @@ def pointing_game(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
     After Zhang et al., IJCV 2018, without the 15 pixels of tolerance around a mask. Of several largest pixels
     the share in a lesion counts, so that a constant map gets what a random pixel would.
     """
-    maps, masks = _checked(maps, masks)
+    maps, masks = check_lesions(maps, masks)
     hits = [on[m == m.max()].mean() if on.any() else np.nan for m, on in zip(maps, masks, strict=True)]
     return np.array(hits)
 
@@ -94,13 +34,96 @@ def iou_at(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
 
     NaN without a lesion. Where only some of equal pixels are wanted, each counts as that share of a pixel.
     """
-    maps, masks = _checked(maps, masks)
+    maps, masks = check_lesions(maps, masks)
     return np.array([_iou(m, on) if on.any() else np.nan for m, on in zip(maps, masks, strict=True)])
 
 
-POOLED = {"pixel_auroc": pixel_auroc, "pixel_auprc": pixel_auprc, "region_overlap": region_overlap}
-BY_IMAGE = {"pointing_game": pointing_game, "iou_at": iou_at}
-NAMES = (*POOLED, *BY_IMAGE)
+def heat_share(maps: np.ndarray, regions: np.ndarray) -> np.ndarray:
+    """Share of each map's sum that lies in a region, float64 (M,) in 0..1; 0 where the region is empty.
+
+    A map that is 0 everywhere gets the region's share of the area, as any constant map.
+
+    Args:
+        maps: values from 0.
+        regions: bool (M, S, S): lungs, what is outside the body, a side marker.
+
+    Raises:
+        DataError: shapes or types that do not fit, values that are not finite, or below 0.
+    """
+    maps, regions = check_maps(maps, regions)
+    low = float(np.min(maps))
+    if low < 0:
+        raise DataError(
+            f"maps go down to {low}; shares of a sum need values from 0: clip them at 0, or subtract each "
+            "map's least value"
+        )
+    return np.array([_share(m, on) for m, on in zip(maps, regions, strict=True)])
+
+
+def energy_inside(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """`heat_share` of the lesions, float64 (M,) in 0..1, NaN without a lesion; maps have values from 0.
+
+    The energy-based pointing game of Wang et al. (Score-CAM, CVPR workshops 2020), with masks for boxes.
+    Chance is the lesion's share of the area.
+    """
+    maps, masks = check_lesions(maps, masks)
+    return np.where(masks.any(axis=(1, 2)), heat_share(maps, masks), np.nan)
+
+
+def iou_above(maps: np.ndarray, masks: np.ndarray, threshold: float) -> np.ndarray:
+    """Intersection over union of each mask with its map's pixels from `threshold` up, float64 (M,) in 0..1.
+
+    Args:
+        maps: values in 0..1.
+        threshold: above 0 to 1, for all images; see `best_threshold`.
+
+    Returns:
+        NaN without a lesion, 0 where no pixel reaches the threshold.
+
+    Raises:
+        DataError: another threshold, values outside of 0..1, or what `pixel_counts` refuses.
+    """
+    return _ious_above(maps, masks, [threshold])[:, 0]
+
+
+def best_threshold(maps: np.ndarray, masks: np.ndarray, *, candidates: Sequence[float] = THRESHOLDS) -> float:
+    """The candidate with the highest mean of `iou_above` over the images with a lesion, the first of equals.
+
+    For validation images: a threshold chosen on those that are then scored flatters the maps. Saporta et al.,
+    Nature Machine Intelligence 2022, extended data figure 1, choose theirs in this way.
+
+    Raises:
+        DataError: no candidate, or what `iou_above` refuses.
+    """
+    if len(candidates) == 0:
+        raise DataError("no candidates for the threshold; give at least one above 0 to 1")
+    means = np.nanmean(_ious_above(maps, masks, candidates), axis=0)
+    return float(candidates[int(np.argmax(means))])
+
+
+ANY_SCALE = {"pointing_game": pointing_game, "iou_at": iou_at}
+BY_IMAGE = {**ANY_SCALE, "energy_inside": energy_inside, "iou": iou_above}
+NAMES = (*POOLED, *ANY_SCALE)
+"""Scores of maps on any scale; ``"energy_inside"`` needs values from 0, ``"iou"`` 0..1 and a threshold."""
+
+
+def by_image(
+    maps: np.ndarray, masks: np.ndarray, *, names: Sequence[str], threshold: float | None = None
+) -> dict[str, np.ndarray]:
+    """The scores `names` of each image, float64 (M,), NaN without a lesion.
+
+    Args:
+        names: of `BY_IMAGE`.
+        threshold: of ``"iou"``, which is `iou_above`; the others do without.
+
+    Raises:
+        DataError: an unknown name, ``"iou"`` without a threshold, or what the scores refuse.
+    """
+    unknown = [n for n in names if n not in BY_IMAGE]
+    if unknown:
+        raise DataError(f"localisation scores {unknown} are not defined by image; choose from {(*BY_IMAGE,)}")
+    about = {name: (threshold,) if name == "iou" else () for name in names}
+    return {name: BY_IMAGE[name](maps, masks, *about[name]) for name in names}
 
 
 def localise(
@@ -111,90 +134,97 @@ def localise(
     names: Sequence[str] = NAMES,
     seed: int,
     n_boot: int = 1000,
+    threshold: float | None = None,
 ) -> dict[str, Interval]:
     """The scores `names` of heat maps against lesion masks, each with its interval.
 
     Args:
         maps, masks: see the module's first lines; arrays or memmaps.
         patients: (M,) ids; the bootstrap resamples these, as `intervals.bootstrap` does with the same seed.
-        names: of `NAMES`; ``"pointing_game"`` and ``"iou_at"`` are means over the images with a lesion.
+        names: of `localisation_counts.POOLED` and `BY_IMAGE`; the latter are means over the images with a
+            lesion.
         seed, n_boot: of the resamplings, and how many. One in which a score is undefined is left out.
+        threshold: see `by_image`.
 
     Raises:
-        DataError: an unknown name, other than one patient for each map, or what `pixel_counts` refuses.
+        DataError: an unknown name, other than one patient for each map, or what `pixel_counts` and `by_image`
+            refuse.
     """
-    unknown = [n for n in names if n not in NAMES]
+    known = (*POOLED, *BY_IMAGE)
+    unknown = [n for n in names if n not in known]
     if unknown:
-        raise DataError(f"localisation scores {unknown} are not defined; choose from {NAMES}")
+        raise DataError(f"localisation scores {unknown} are not defined; choose from {known}")
     weights = resampling_weights(len(maps), patients, n_boot=n_boot, rng=np.random.default_rng(seed))
+    values = by_image(maps, masks, names=[n for n in names if n in BY_IMAGE], threshold=threshold)
     counts = pixel_counts(maps, masks) if set(names) & set(POOLED) else None
     out = {}
     for name in names:
-        if name in POOLED:
-            samples = POOLED[name](counts, weights)
-        else:
-            samples = _means(BY_IMAGE[name](maps, masks), weights)
-        n_test = len(maps) if name in POOLED else sum(bool(np.any(mask)) for mask in masks)
+        samples = POOLED[name](counts, weights) if name in POOLED else _means(values[name], weights)
+        n_test = len(maps) if name in POOLED else np.count_nonzero(~np.isnan(values[name]))
         out[name] = Interval(float(samples[0]), *limits(samples[1:]), n_test=n_test)
     return out
 
 
-def _checked(maps: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    maps, masks = np.asanyarray(maps), np.asanyarray(masks)
-    if maps.shape != masks.shape or maps.ndim != 3 or 0 in maps.shape:
+def mean_interval(values: np.ndarray, patients: np.ndarray, *, seed: int, n_boot: int = 1000) -> Interval:
+    """Mean of the values (M,) that are not NaN; `n_test` is how many. Resampled as in `localise`.
+
+    Raises:
+        DataError: values of another shape, infinite, or all NaN; other than one patient for each.
+    """
+    values = _checked_values(values)
+    weights = resampling_weights(len(values), patients, n_boot=n_boot, rng=np.random.default_rng(seed))
+    samples = _means(values, weights)
+    return Interval(float(samples[0]), *limits(samples[1:]), n_test=np.count_nonzero(~np.isnan(values)))
+
+
+def paired(a: np.ndarray, b: np.ndarray, patients: np.ndarray, *, seed: int, n_boot: int = 1000) -> Interval:
+    """Mean of a - b, values (M,) of the same images, with the p-value of `intervals.paired_differences`.
+
+    Images where one is NaN are left out. Resampled as in `localise`: the same seed draws the same patients.
+
+    Raises:
+        DataError: other shapes, infinite values, no image with both; other than one patient for each.
+    """
+    if np.shape(a) != np.shape(b):
+        raise DataError(f"a is {np.shape(a)} and b is {np.shape(b)}; give both for the same images")
+    values = _checked_values(_checked_values(a) - _checked_values(b))
+    weights = resampling_weights(len(values), patients, n_boot=n_boot, rng=np.random.default_rng(seed))
+    n_test = np.count_nonzero(~np.isnan(values))
+    return difference_interval(_means(values, weights), n_draws=1, n_test=n_test)
+
+
+def _checked_values(values: np.ndarray) -> np.ndarray:
+    values = np.asarray(values, np.float64)
+    if values.ndim != 1 or np.isinf(values).any() or np.isnan(values).all():
         raise DataError(
-            f"maps {maps.shape} and masks {masks.shape}; resize maps so that both are (M, S, S), M, S >= 1"
+            f"values are {values.shape}, {np.count_nonzero(np.isinf(values))} infinite, "
+            f"{np.count_nonzero(np.isnan(values))} NaN; give (M,), finite or NaN, one of them a number"
         )
-    if masks.dtype != bool or maps.dtype.kind != "f":
-        raise DataError(f"maps are {maps.dtype} and masks {masks.dtype}; give floats and bool (masks > 0)")
-    bad = [i for i, m in enumerate(maps) if not np.isfinite(m).all()]
+    return values
+
+
+def _ious_above(maps: np.ndarray, masks: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
+    """(M, T), a column a threshold; NaN in the rows without a lesion."""
+    bad = [t for t in thresholds if not (isinstance(t, Real) and 0 < t <= 1)]
     if bad:
-        raise DataError(f"{len(bad)} of {len(maps)} maps have NaN or infinite pixels, map {bad[0]} first")
-    areas = [np.count_nonzero(on) for on in masks]
-    if sum(areas) in (0, masks.size):
-        what = "no lesion at all" if sum(areas) == 0 else "lesions everywhere"
-        raise DataError(f"the {len(masks)} masks show {what}; localisation needs pixels inside and outside")
-    return maps, masks
+        raise DataError(f"threshold = {bad[0]!r}; use above 0 to 1, `best_threshold` of validation images")
+    maps, masks = check_lesions(maps, masks)
+    low, high = float(np.min(maps)), float(np.max(maps))
+    if low < 0 or high > 1:
+        raise DataError(f"maps go from {low} to {high}; a threshold needs 0 to 1: scale each map to that")
+    out = np.full((len(maps), len(thresholds)), np.nan)
+    for row, m, on in zip(out, maps, masks, strict=True):
+        if on.any():
+            above = [m >= float(t) for t in thresholds]
+            row[:] = [np.count_nonzero(a & on) / np.count_nonzero(a | on) for a in above]
+    return out
 
 
-def _quantiles(maps: np.ndarray, masks: np.ndarray, *, inside: bool) -> np.ndarray:
-    """Values of the lesions' pixels, or of the others, that split them into BINS / 2 equal parts, about."""
-    total = np.count_nonzero(masks) if inside else masks.size - np.count_nonzero(masks)
-    stride = -(-total // SAMPLE)
-    sample = [np.sort(m[on == inside])[::stride] for m, on in zip(maps, masks, strict=True)]
-    return np.quantile(np.concatenate(sample), np.linspace(0, 1, BINS // 2), method="inverted_cdf")
-
-
-def _image_counts(
-    image: np.ndarray, on: np.ndarray, edges: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One image's rows of `PixelCounts`; bin k reaches from edge k to just below edge k + 1."""
-    place = np.searchsorted(edges, image, side="right") - 1
-    _, labels = cv2.connectedComponents(on.astype(np.uint8), connectivity=8)
-    regions = labels[on]
-    share = 1 / np.bincount(regions)[regions] if len(regions) else np.empty(0)
-    counts = [np.bincount(place[part], minlength=len(edges)) for part in (on, ~on)]
-    return counts[0], counts[1], np.bincount(place[on], share, minlength=len(edges))
-
-
-def _resampled(part: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
-    """Counts (B, K) of all images together under each row of weights; one row of ones when None."""
-    weights = np.ones((1, len(part))) if weights is None else np.asarray(weights, np.float64)
-    return weights @ part
-
-
-def _binned(counts: PixelCounts, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Labels, scores and weights for `metrics`: each bin is an example of each kind, as heavy as full."""
-    bins = counts.inside.shape[1]
-    full = [_resampled(part, weights) for part in (counts.outside, counts.inside)]
-    return np.repeat([0, 1], bins), np.tile(np.arange(bins), 2), np.concatenate(full, axis=1)
-
-
-def _from_the_top(part: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
-    """Shares (B, K + 1) of a part in the highest 0, 1, ... K bins."""
-    above = np.cumsum(_resampled(part, weights)[:, ::-1], axis=1)
-    total = above[:, -1:]
-    return np.pad(above / np.where(total > 0, total, np.nan), ((0, 0), (1, 0)))
+def _share(image: np.ndarray, on: np.ndarray) -> float:
+    if not image.any():
+        return np.count_nonzero(on) / on.size
+    inside, outside = (image[part].sum(dtype=np.float64) for part in (on, ~on))
+    return inside / (inside + outside)
 
 
 def _iou(image: np.ndarray, on: np.ndarray) -> float:
