@@ -87,6 +87,19 @@ def test_another_metric_is_shown_but_auroc_is_compared(table: MistakeTable) -> N
     assert table.gained["shifted"].value == 0  # the order is the same
 
 
+def test_another_task_is_written_to_the_ledger(run: Run) -> None:
+    table = MistakeTable(run, Y, PATIENTS, backbone="cnn-small", boot=BOOT, task="localisation")
+    table.note("turned", "energy_inside", honest=Interval(0.5, 0, 1), published=Interval(0, 0, 1), remark="")
+    ledger = results.numbers(run.folder)
+    assert ledger[["task", "method"]].to_numpy().tolist() == [
+        ["localisation", "turned, as published"],
+        ["localisation", "turned, honest"],
+    ]
+    unknown = MistakeTable(run, Y, PATIENTS, backbone="", boot=BOOT, task="heat maps")
+    with pytest.raises(DataError, match="'heat maps' is not one of"):
+        unknown.note("turned", "iou", honest=Interval(0, 0, 1), published=Interval(0, 0, 1), remark="")
+
+
 def test_the_frame_has_the_mistakes_in_order(table: MistakeTable) -> None:
     for name in ("b", "a"):
         table.note(name, "f1", honest=Interval(1, 1, 1), published=Interval(0, 0, 0), remark="")

@@ -19,10 +19,18 @@ class MistakeTable:
     """
 
     def __init__(
-        self, run: Run, y: np.ndarray, patients: np.ndarray, *, backbone: str, boot: Mapping[str, int]
+        self,
+        run: Run,
+        y: np.ndarray,
+        patients: np.ndarray,
+        *,
+        backbone: str,
+        boot: Mapping[str, int],
+        task: str = "binary",
     ) -> None:
-        """`y` (N,) 0/1 and `patients` (N,) of development images; `boot` as for `intervals.bootstrap`."""
-        self._run, self._y, self._patients = run, y, patients
+        """`y` (N,) 0/1 and `patients` (N,) of development images; `boot` as for `intervals.bootstrap`; `task`
+        of `Run.record`."""
+        self._run, self._y, self._patients, self._task = run, y, patients, task
         self._backbone, self._boot = backbone, boot
         self.rows: list[dict[str, str]] = []
         self.gained: dict[str, Interval] = {}
@@ -33,7 +41,7 @@ class MistakeTable:
         shown = {way: str(value) for way, value in ways.items()}
         self.rows.append({"mistake": mistake, "metric": metric, **shown, "note": remark})
         for way, value in ways.items():
-            about = {"task": "binary", "backbone": self._backbone, "split": "development"}
+            about = {"task": self._task, "backbone": self._backbone, "split": "development"}
             self._run.record(metric=metric, value=value, method=f"{mistake}, {way}", **about)
 
     def against(

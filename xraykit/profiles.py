@@ -131,6 +131,25 @@ SIZES: dict[str, dict[str, dict[str, object]]] = {
             **{"rates": (0.1, 0.3, 1.0), "steps": (1, 2, 3, 5, 10, 20, 40), "n_choice": 40, "n_judge": 40},
         },
     },
+    "08": {  # the network, its images and its training are those of "05"
+        "quick": {
+            **{"n_boot": 200, "backbone": "phantom", "shots": 50, "n_layers": 3},
+            **{"n_occluded": 16, "n_judge": 30, "n_wrong": 30, "steps": 8, "stages": 5, "shift": 3},
+            **{
+                "n_untrained": 4,
+                "n_shuffles": 3,
+                "confounder": 0.95,
+                "multilabel_epochs": 12,
+                "least_lesions": 10,
+            },
+        },
+        "full": {
+            **{"n_boot": 1000, "backbone": "densenet161:imagenet", "shots": 100},
+            **{"n_layers": 3, "n_occluded": 24, "n_judge": 120, "n_wrong": 120, "steps": 10, "stages": 6},
+            **{"shift": 6, "n_untrained": 4, "n_shuffles": 3, "confounder": 0.95, "multilabel_epochs": 10},
+            **{"least_lesions": 1},
+        },
+    },
 }
 TOGETHER = {"synthetic": ("synthetic", "synthetic-nih")}
 

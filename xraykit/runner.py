@@ -31,6 +31,7 @@ DEPENDS: dict[str, tuple[str, ...]] = {
     "05": ("04",),
     "06": (),
     "07": (),
+    "08": ("05",),
 }
 PROFILES = ("quick", "full")
 MAX_AUTO_JOBS = 4

@@ -4,6 +4,8 @@ from xraykit.plots.anomaly import evidence, roc
 from xraykit.plots.decisions import confusions, heatmap, score_histograms
 from xraykit.plots.embeddings import map3d, maps
 from xraykit.plots.episodes import difference_forest, episode_picture, episode_shots, few_tasks, step_curves
+from xraykit.plots.explain import overlay_table, overlays
+from xraykit.plots.explain_trust import occlusion, randomisation, shortcut
 from xraykit.plots.pictures import before_after, sample_grid
 from xraykit.plots.scores import intervals, recall_bars, reliability
 from xraykit.plots.searches import study
@@ -30,11 +32,16 @@ __all__ = [
     "learning_curves",
     "map3d",
     "maps",
+    "occlusion",
+    "overlay_table",
+    "overlays",
+    "randomisation",
     "recall_bars",
     "reliability",
     "roc",
     "sample_grid",
     "score_histograms",
+    "shortcut",
     "shot_curves",
     "step_curves",
     "study",
