@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 import torch
 from torch import nn
-from toy_explained import PAIR, THREE, noise, own
+from toy_explained import PAIR, noise, own
 
-from xraykit import classifiers, results
+from xraykit import classifiers, explain_study, results
 from xraykit.classifiers import Classifier
 from xraykit.datasets import XrayDataset
 from xraykit.errors import DataError
@@ -21,8 +21,9 @@ from xraykit.explain_cut import Explained, network
 from xraykit.explain_occlusion import gain
 from xraykit.explain_study import (
     CHOSEN_BY,
+    LEAST_PLACES,
+    boxed_out,
     compare,
-    groups,
     judge_maps,
     judge_pairs,
     judge_values,
@@ -186,6 +187,12 @@ def about(**changed: object) -> dict[str, object]:
     return {"layers": LAYERS, "target": "pneumonia", "n_occluded": 4, "boot": BOOT} | changed
 
 
+@pytest.fixture
+def few_places_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(explain_study, "LEAST_PLACES", 4)
+
+
+@pytest.mark.usefixtures("few_places_do")
 def test_every_layer_with_every_method_the_best_first(ds: XrayDataset, model: Classifier) -> None:
     found = compare(cutter(model), ds, VAL, **about(), batch_size=3)
     assert set(found) == {(layer, method) for layer in LAYERS for method in METHODS}
@@ -208,6 +215,7 @@ def test_every_layer_with_every_method_the_best_first(ds: XrayDataset, model: Cl
     assert list(found) != sorted(found)
 
 
+@pytest.mark.usefixtures("few_places_do")
 def test_without_known_lesions_occlusion_decides(ds: XrayDataset, model: Classifier) -> None:
     blind = replace(ds, masks=None)
     found = compare(cutter(model), blind, VAL, **about(n_occluded=10, methods=METHODS[:3]))
@@ -225,12 +233,22 @@ def test_without_known_lesions_occlusion_decides(ds: XrayDataset, model: Classif
         assert seen[way]["insertion minus deletion"] == pytest.approx(scores["insertion minus deletion"])
 
 
+def test_a_choice_is_not_made_by_a_handful_of_lesions(ds: XrayDataset, model: Classifier) -> None:
+    known, _ = lesions(ds, VAL)
+    assert 0 < len(known) < LEAST_PLACES
+    found = compare(cutter(model), ds, VAL, **about(methods=["HiResCAM"]))
+    assert all(list(scores) == ["insertion minus deletion"] for scores in found.values())
+
+
+@pytest.mark.usefixtures("few_places_do")
 def test_nothing_to_occlude(ds: XrayDataset, model: Classifier) -> None:
     found = compare(cutter(model), ds, VAL, **about(n_occluded=0, methods=["HiResCAM"], layers=["3"]))
     assert {way: list(scores) for way, scores in found.items()} == {
         ("3", "HiResCAM"): ["energy_inside", "pointing_game"]
     }
-    message = "toy: no lesion is known in 10 images, and n_occluded = 0; occlude at least one"
+    message = (
+        "toy: lesions are known in 0 of 10 images, 4 are needed, and n_occluded = 0; occlude at least one"
+    )
     with pytest.raises(DataError, match=message):
         compare(cutter(model), replace(ds, masks=None), VAL, **about(n_occluded=0))
 
@@ -248,7 +266,7 @@ def test_maps_by_the_name_of_the_way(ds: XrayDataset, model: Classifier) -> None
     assert abs(found["usual"] - found["early"]).max() > 0.1
 
 
-# ---- tuned_values, groups
+# ---- tuned_values
 
 
 def test_values_of_two_networks_by_hand() -> None:
@@ -283,30 +301,6 @@ def test_each_name_has_its_own_threshold_and_without_tuning_images_there_is_none
             "as it is": ["pointing_game", "energy_inside"],
             "halved": ["pointing_game", "energy_inside"],
         }
-
-
-def test_groups_by_hand(ds: XrayDataset) -> None:
-    rows = np.array([7, 2, 3, 6, 0])
-    records = ds.records.assign(label=np.array(THREE)[np.arange(24) % 3])  # 1, 2, 0, 0 and 0
-    three = replace(ds, records=records, classes=THREE)
-    masks = np.zeros((5, 4, 4), bool)
-    for mask, area in zip(masks, (1, 2, 3, 4, 5), strict=True):
-        mask.flat[:area] = True
-    cuts = np.array([2, 4]) / 16  # as large as a cut is not above it
-    sizes = {
-        "small": [True, True, False, False, False],
-        "middle": [False, False, True, True, False],
-        "large": [False, False, False, False, True],
-    }
-    found = groups(three, rows, masks, cuts)
-    assert {name: here.tolist() for name, here in found.items()} == {
-        "bacterial": [True, False, False, False, False],
-        "viral": [False, True, False, False, False],
-        **sizes,
-    }
-    for other, some in ((ds, rows), (findings(), np.array([0, 1, 2, 3, 0]))):  # two classes, and findings
-        found = groups(other, some, masks, cuts)
-        assert {name: here.tolist() for name, here in found.items()} == sizes
 
 
 # ---- recorded
@@ -390,3 +384,16 @@ def test_images_of_both_splits_are_refused_before_anything_is_written(run: Run, 
         judge_values(run, ds, rows, {"energy": np.ones(10)}, method="m", boot=BOOT)
     assert results.load(run.folder).empty
     assert looks_at_test(run) == []
+
+
+def test_boxed_patients_are_not_trained_on() -> None:
+    ds = findings(boxes=boxes(("b", "Mass", 0.0, 0.0, 0.1, 0.2)))
+    other = np.flatnonzero(ds.patients != ds.patients[1])
+    inside, val = boxed_out(ds, np.arange(len(ds)), np.array([], int))
+    assert inside.tolist() == other.tolist()
+    assert val.tolist() == [1]
+
+
+def test_a_set_with_masks_keeps_its_parts(ds: XrayDataset) -> None:
+    inside, val = boxed_out(ds, np.arange(10), np.arange(10, 14))
+    assert (inside.tolist(), val.tolist()) == (list(range(10)), list(range(10, 14)))

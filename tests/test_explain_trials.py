@@ -14,7 +14,7 @@ from xraykit.errors import DataError
 from xraykit.explain_cut import network
 from xraykit.explain_occlusion import FILLS, area, lesion_first, occlusion
 from xraykit.explain_study import Way, lesions, maps_of
-from xraykit.explain_trials import by_lesion, few_shot, forgetting, heat_at, take_away
+from xraykit.explain_trials import by_lesion, few_shot, forgetting, groups, heat_at, take_away
 from xraykit.explain_trust import cascade, similarity
 from xraykit.localisation import heat_share, mean_interval
 from xraykit.results import Run
@@ -242,3 +242,20 @@ def test_few_shot_is_a_fitted_pipeline_of_as_many_images_as_there_are_patients_f
     assert pipe[-1].decision_function_shape == "ovo"
     assert (pipe.predict(features) == labels).mean() > 0.9
     assert few_shot("nearest class mean", labels, shots=50, **about)[1] == 6
+
+
+def test_groups_by_hand(kinds: XrayDataset) -> None:
+    rows = np.array([np.flatnonzero(kinds.labels == k)[0] for k in (1, 2, 0, 0, 0)])
+    masks = np.zeros((5, 4, 4), bool)
+    for mask, extent in zip(masks, (1, 2, 3, 4, 5), strict=True):
+        mask.flat[:extent] = True
+    cuts = np.array([2, 4]) / 16  # as large as a cut is not above it
+    sizes = {
+        "small": [True, True, False, False, False],
+        "middle": [False, False, True, True, False],
+        "large": [False, False, False, False, True],
+    }
+    kind = {"bacterial": [True, False, False, False, False], "viral": [False, True, False, False, False]}
+    assert {name: here.tolist() for name, here in groups(kinds, rows, masks, cuts).items()} == kind | sizes
+    two = groups(kinds.binary(), rows, masks, cuts)
+    assert {name: here.tolist() for name, here in two.items()} == sizes

@@ -17,6 +17,8 @@ from xraykit.results import Run
 
 Way = tuple[str, str]
 """A method of `explain.METHODS` and a layer."""
+LEAST_PLACES = 10
+"""Images with a known lesion from which on a choice is made by them; fewer are an anecdote."""
 SCORES = ("pointing_game", "energy_inside", "iou")
 CHOSEN_BY = ("energy_inside", "insertion minus deletion")
 
@@ -50,6 +52,17 @@ def lesions(ds: XrayDataset, rows: np.ndarray, *, finding: str = "") -> tuple[np
     return rows[known], masks[known]
 
 
+def boxed_out(ds: XrayDataset, inside: np.ndarray, val: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The training part without the patients of boxed images, and the validation part with these images.
+
+    A set without masks has few boxes, and a network's map of an image that it was trained on proves little.
+    """
+    if ds.masks is not None:
+        return inside, val
+    boxed, _ = lesions(ds, inside)
+    return inside[~np.isin(ds.patients[inside], ds.patients[boxed])], np.sort(np.concatenate([val, boxed]))
+
+
 def compare(
     cut: Callable[[str], Explained],
     ds: XrayDataset,
@@ -67,7 +80,8 @@ def compare(
     Args:
         cut: from the name of a layer to the classifier cut there, such as
             ``lambda layer: explain_cut.network(model, classes, size=64, layer=layer)``.
-        rows: positions of the images; of those whose lesions are known, `localise` scores the maps.
+        rows: positions of the images; of those whose lesions are known, if at least `LEAST_PLACES`,
+            `localise` scores the maps.
         n_occluded: as many of the first of `rows` serve for ``"insertion minus deletion"``, see
             `explain_occlusion.gain`, which needs no known lesion; 0 leaves it out.
         how: further keywords of `explain.explain`.
@@ -80,17 +94,18 @@ def compare(
         DataError: no image with a known lesion and none to occlude.
     """
     (known, masks), found, few = lesions(ds, rows), {}, rows[:n_occluded]
-    if not len(known) and not len(few):
+    located = len(known) >= LEAST_PLACES
+    if not located and not len(few):
         raise DataError(
-            f"{ds.name}: no lesion is known in {len(rows)} images, and n_occluded = {n_occluded}; occlude at "
-            "least one"
+            f"{ds.name}: lesions are known in {len(known)} of {len(rows)} images, {LEAST_PLACES} are needed, "
+            f"and n_occluded = {n_occluded}; occlude at least one"
         )
     for layer in layers:
         model = cut(layer)
         heat_of = partial(explain, model, ds.images, target=target, **how)
         for method in methods:
             scores: Scores = {}
-            if len(known):
+            if located:
                 maps, names = heat_of(rows=known, method=method).maps, ["energy_inside", "pointing_game"]
                 scores |= localise(maps, masks, ds.patients[known], names=names, **boot)
             if len(few):
@@ -98,7 +113,7 @@ def compare(
                 gained = gain(model, ds.images, rows=few, maps=marked, target=target)
                 scores[CHOSEN_BY[1]] = mean_interval(gained, ds.patients[few], **boot)
             found[layer, method] = scores
-    by = CHOSEN_BY[0] if len(known) else CHOSEN_BY[1]
+    by = CHOSEN_BY[0] if located else CHOSEN_BY[1]
     return dict(sorted(found.items(), key=lambda item: -item[1][by].value))
 
 
@@ -168,20 +183,6 @@ def tuned_values(
         each = [by_image(x, truth, names=names, threshold=chosen) for x in of_nets]
         found[name] = {q: np.mean([values[q] for values in each], axis=0) for q in names}
     return found
-
-
-def groups(ds: XrayDataset, rows: np.ndarray, masks: np.ndarray, cuts: np.ndarray) -> dict[str, np.ndarray]:
-    """Which of the images `rows` belong to each kind of lesion and to each size, bool (M,) by name.
-
-    Args:
-        ds: with its kinds as classes; two classes or findings that overlap are no kinds.
-        masks: bool (M, H, W), the lesions.
-        cuts: two areas, as shares of the picture, between small, middle and large.
-    """
-    of = np.searchsorted(cuts, masks.mean(axis=(1, 2)))
-    kinds = ds.classes[1:] if ds.task == "multiclass" and len(ds.classes) > 2 else ()
-    by_kind = {kind: ds.labels[rows] == k for k, kind in enumerate(kinds, 1)}
-    return by_kind | {size: of == k for k, size in enumerate(("small", "middle", "large"))}
 
 
 def judge_values(

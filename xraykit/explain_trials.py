@@ -13,7 +13,7 @@ from xraykit.datasets import XrayDataset
 from xraykit.errors import DataError
 from xraykit.explain_cut import Explained
 from xraykit.explain_occlusion import FILLS, area, occlusion
-from xraykit.explain_study import Way, groups, judge_values, maps_of
+from xraykit.explain_study import Way, judge_values, maps_of
 from xraykit.explain_trust import similarity
 from xraykit.fewshot_classifiers import classifier
 from xraykit.intervals import Interval
@@ -55,6 +55,20 @@ def few_shot(
     return Pipeline([("scale", scaler), ("fit", fit.fit(scaler.transform(features[pick]), labels[pick]))]), k
 
 
+def groups(ds: XrayDataset, rows: np.ndarray, masks: np.ndarray, cuts: np.ndarray) -> dict[str, np.ndarray]:
+    """Which of the images `rows` belong to each kind of lesion and to each size, bool (M,) by name.
+
+    Args:
+        ds: with its kinds as classes; two classes or findings that overlap are no kinds.
+        masks: bool (M, H, W), the lesions.
+        cuts: two areas, as shares of the picture, between small, middle and large.
+    """
+    of = np.searchsorted(cuts, masks.mean(axis=(1, 2)))
+    kinds = ds.classes[1:] if ds.task == "multiclass" and len(ds.classes) > 2 else ()
+    by_kind = {kind: ds.labels[rows] == k for k, kind in enumerate(kinds, 1)}
+    return by_kind | {size: of == k for k, size in enumerate(("small", "middle", "large"))}
+
+
 def by_lesion(
     run: Run,
     ds: XrayDataset,
@@ -65,7 +79,7 @@ def by_lesion(
     cuts: np.ndarray,
     **about: object,
 ) -> dict[str, Scores]:
-    """The mean of each method's scores in each of `explain_study.groups` that has an image; recorded.
+    """The mean of each method's scores in each of `groups` that has an image; recorded.
 
     Args:
         values: by method and score one value an image, (M,).
