@@ -133,7 +133,7 @@ SIZES: dict[str, dict[str, dict[str, object]]] = {
     },
     "08": {  # the network, its images and its training are those of "05"
         "quick": {
-            **{"n_boot": 200, "backbone": "phantom", "shots": 50, "n_layers": 3},
+            **{"n_boot": 200, "backbone": "phantom", "shots": 50, "n_layers": 3, "n_svc_layers": 2},
             **{"n_occluded": 16, "n_judge": 30, "n_wrong": 30, "steps": 8, "stages": 5, "shift": 3},
             **{
                 "n_untrained": 4,
@@ -145,7 +145,15 @@ SIZES: dict[str, dict[str, dict[str, object]]] = {
         },
         "full": {
             **{"n_boot": 1000, "backbone": "densenet161:imagenet", "shots": 100},
-            **{"n_layers": 3, "n_occluded": 24, "n_judge": 120, "n_wrong": 120, "steps": 10, "stages": 6},
+            **{
+                "n_layers": 3,
+                "n_svc_layers": 3,
+                "n_occluded": 24,
+                "n_judge": 120,
+                "n_wrong": 120,
+                "steps": 10,
+                "stages": 6,
+            },
             **{"shift": 6, "n_untrained": 4, "n_shuffles": 3, "confounder": 0.95, "multilabel_epochs": 10},
             **{"least_lesions": 1},
         },
