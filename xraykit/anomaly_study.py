@@ -11,7 +11,7 @@ from xraykit.anomaly_lesions import KINDS, paste
 from xraykit.datasets import XrayDataset
 from xraykit.errors import DataError
 from xraykit.intervals import Interval
-from xraykit.looks import log, split_of
+from xraykit.looks import keep
 from xraykit.results import Run
 from xraykit.splits import patient_folds
 
@@ -155,10 +155,7 @@ def verdict(
     above = [(s > t).astype(float) for s, t in zip(scores, thresholds, strict=True)]
     found |= intervals.bootstrap(y, above, who, names=["sensitivity", "specificity"], **boot)
     about = {"task": "anomaly", "method": method, "backbone": backbone}
-    split = split_of(ds, rows)
-    run.record_scores(found, split=split, **about)
-    if split == "test":
-        log(run, about | {"false alarms": rate, **(settings or {})}, found)
+    split = keep(run, ds, rows, found, settings={"false alarms": rate, **(settings or {})}, **about)
     if split == "test" and POST_HOC not in method:
         p = [np.stack([1 - r, r], axis=1) for r in map(ranks, scores)]
         run.record_predictions(ds.records.iloc[rows], p, classes=ds.classes, labels=y, **about)

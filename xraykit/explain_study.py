@@ -12,7 +12,7 @@ from xraykit.explain import METHODS, explain
 from xraykit.explain_cut import Explained, network
 from xraykit.explain_occlusion import gain
 from xraykit.localisation import best_threshold, by_image, localise, mean_interval, paired
-from xraykit.looks import Scores, log, split_of
+from xraykit.looks import Scores, keep
 from xraykit.results import Run
 
 Way = tuple[str, str]
@@ -221,10 +221,7 @@ def judge_pairs(
 
 def record(run: Run, ds: XrayDataset, rows: np.ndarray, scores: Scores, *, method: str, **about: str) -> None:
     """Scores of the images `rows` into the ledger and, where they are of the test split, its log."""
-    about, split = {"task": "localisation", "method": method, **about}, split_of(ds, rows)
-    run.record_scores(scores, split=split, **about)
-    if split == "test":
-        log(run, about, scores)
+    keep(run, ds, rows, scores, **{"task": "localisation", "method": method, **about})
 
 
 def _filled(ds: XrayDataset, rows: np.ndarray, finding: str) -> np.ndarray:

@@ -49,12 +49,10 @@ def judge(
     names = list(names or EVALUATED[kind_of(ds)])
     found = {}
     for part, answers in p.items():
-        rows, split = parts[part], split_of(ds, parts[part])
-        how = {"names": names, "threshold": threshold, **boot}
+        rows, how = parts[part], {"names": names, "threshold": threshold, **boot}
         found[part] = intervals.bootstrap(ds.labels[rows], answers, ds.patients[rows], **how)
-        run.record_scores(found[part], split=split, train_seconds=seconds, **about)
-        if split == "test":
-            log(run, about | {"threshold": round(float(threshold), 4), **(settings or {})}, found[part])
+        decided = {"threshold": round(float(threshold), 4), **(settings or {})}
+        keep(run, ds, rows, found[part], settings=decided, seconds=seconds, **about)
     return found
 
 
@@ -114,11 +112,35 @@ def gain(
     """
     pair = (list(p), [baseline] * len(p), ds.patients[rows])
     found = intervals.paired_differences(ds.labels[rows], *pair, names=[metric], **boot)[metric]
-    about, split = {"method": method, **about}, split_of(ds, rows)
-    run.record(metric=f"{metric} difference", value=found, split=split, **about)
-    if split == "test":
-        log(run, about, {f"{metric} difference": found})
+    keep(run, ds, rows, {f"{metric} difference": found}, method=method, **about)
     return found
+
+
+def keep(
+    run: Run,
+    ds: XrayDataset,
+    rows: np.ndarray,
+    scores: Scores,
+    *,
+    settings: Mapping[str, object] | None = None,
+    seconds: float | None = None,
+    **about: str,
+) -> str:
+    """Scores of the images `rows` into the ledger and, where they are of the test split, its log.
+
+    Args:
+        settings: what else decided them; for the log.
+        seconds: of training, for the ledger of full runs.
+        about: of `Run.record`.
+
+    Returns:
+        The split, see `split_of`.
+    """
+    split = split_of(ds, rows)
+    run.record_scores(scores, split=split, train_seconds=seconds, **about)
+    if split == "test":
+        log(run, about | dict(settings or {}), scores)
+    return split
 
 
 def log(run: Run, about: Mapping[str, object], scores: Scores) -> None:

@@ -12,7 +12,7 @@ from xraykit.datasets import XrayDataset
 from xraykit.datasets.catalogue import NO_FINDING
 from xraykit.fewshot_features import normalise
 from xraykit.fewshot_shift import told_apart
-from xraykit.looks import Scores, judge_one, log, split_of
+from xraykit.looks import Scores, judge_one, keep
 from xraykit.results import Run
 from xraykit.training_files import Fitted
 from xraykit.training_findings import with_no_finding
@@ -63,12 +63,8 @@ def apart(
                 source, [score for _, score, _ in deals], who, names=["auroc"], **boot
             )
             found.setdefault(name, {})[part] = scores
-            split = split_of(ds, rows)
             about = {"task": "data", "target": name, "backbone": backbone}
-            about |= {"method": f"{part} images told from validation images"}
-            run.record_scores(scores, split=split, **about)
-            if split == "test":
-                log(run, about, scores)
+            keep(run, ds, rows, scores, method=f"{part} images told from validation images", **about)
     return found
 
 
@@ -165,14 +161,12 @@ def findings_table(
     columns = {"macro average": (y, p), **{name: (y[:, k], p[:, k]) for k, name in enumerate(ds.classes)}}
     healthy = ds.records[NO_FINDING].to_numpy()[rows] if NO_FINDING in ds.records else ~y.any(axis=1)
     columns[NO_FINDING] = (healthy.astype(int), with_no_finding(p, ds.classes)[0][:, -1])
-    found, split = {}, split_of(ds, rows)
+    found = {}
     for name, (truth, scores) in columns.items():
         found[name] = intervals.bootstrap(truth, [scores], who, names=["auroc", "auprc"], **boot)
         about = {"task": "multi-label", "target": "" if name == "macro average" else name}
         about |= {"method": method, "backbone": backbone}
-        run.record_scores(found[name], split=split, **about)
-        if split == "test":
-            log(run, about | dict(settings or {}), found[name])
+        keep(run, ds, rows, found[name], settings=settings, **about)
     return found
 
 
