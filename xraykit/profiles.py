@@ -155,7 +155,7 @@ SIZES: dict[str, dict[str, dict[str, object]]] = {
                 "stages": 6,
             },
             **{"shift": 6, "n_untrained": 4, "n_shuffles": 3, "confounder": 0.95, "multilabel_epochs": 10},
-            **{"least_lesions": 1},
+            **{"least_lesions": 10},
         },
     },
 }
