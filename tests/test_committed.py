@@ -27,3 +27,13 @@ def test_charts_are_shown_or_said_to_be_missing(tmp_path, monkeypatch):
     shown = committed.charts(["nih/01_bars", "nih/01_none"])
     assert isinstance(shown[0], Image)
     assert shown[1] == "nih/01_none: not made yet"
+
+
+def test_a_run_without_the_numbers_of_others_reads_the_committed_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "project_root", lambda: tmp_path / "project")
+    about = {"dataset": "nih", "profile": "quick", "seed": 0, "figures_dir": tmp_path / "mine"}
+    run = Run(notebook="09", **about)
+    assert committed.ledger(run, notebooks=["04"]) == tmp_path / "project" / "figures" / "nih"
+    Run(notebook="04", **about).record(task="binary", method="m", metric="auroc", value=0.75)
+    assert committed.ledger(run, notebooks=["04"]) == run.folder
+    assert committed.ledger(run, notebooks=["04", "05"]) == tmp_path / "project" / "figures" / "nih"

@@ -46,7 +46,7 @@ def test_two_methods_are_subtracted_and_shown_both(tmp_path: Path) -> None:
     found = mistake_sizes.sizes(rows, {"toy": ledger(tmp_path)})
     (row,) = found.to_dict("records")
     assert (row["data"], row["metric"], row["honest"], row["published"]) == ("toy", "auroc", "0.5", "0.625")
-    assert row["value"] == 0.125
+    assert row["difference"] == 0.125
     assert np.isnan(row["ci_low"])
 
 
@@ -54,20 +54,20 @@ def test_a_recorded_difference_keeps_its_interval(tmp_path: Path) -> None:
     rows = table(task="binary", metric="macro_f1 difference", published="tuned minus right")
     (row,) = mistake_sizes.sizes(rows, {"toy": ledger(tmp_path)}).to_dict("records")
     assert (row["metric"], row["honest"], row["published"]) == ("macro_f1", "", "")
-    assert [row["value"], row["ci_low"], row["ci_high"]] == [0.04, 0.01, 0.07]
+    assert [row["difference"], row["ci_low"], row["ci_high"]] == [0.04, 0.01, 0.07]
 
 
 def test_the_best_draw_is_set_beside_the_median_of_as_many_shots(tmp_path: Path) -> None:
     rows = table(task="binary", metric="f1 of the best draw on test|f1")
     (row,) = mistake_sizes.sizes(rows, {"toy": ledger(tmp_path)}).to_dict("records")
-    assert row["value"] == pytest.approx(0.15)  # of ten shots; of fifty it would be .1
+    assert row["difference"] == pytest.approx(0.15)  # of ten shots; of fifty it would be .1
     assert row["honest"] == "0.750 [0.650, 0.850]"
 
 
 def test_a_number_may_stand_for_the_honest_side(tmp_path: Path) -> None:
     rows = table(notebook="05", task="3-class", metric="auroc", published="swapped, honest", honest="0")
     (row,) = mistake_sizes.sizes(rows, {"toy": ledger(tmp_path)}).to_dict("records")
-    assert row["value"] == 0.5
+    assert row["difference"] == 0.5
 
 
 def test_what_was_not_measured_has_no_row(tmp_path: Path) -> None:
@@ -98,8 +98,8 @@ def test_every_mistake_of_the_project_has_a_size_or_a_reason() -> None:
     measured = rows[rows["metric"] != ""]
     assert set(measured["mistake"]) == set(found["mistake"])
     assert (rows.loc[rows["metric"] == "", "remark"] != "").all()
-    assert np.isfinite(found["value"]).all()
+    assert np.isfinite(found["difference"]).all()
     tuned = found[
         (found["mistake"] == "hyperparameters tuned on the test set") & (found["data"] == "kermany")
     ]
-    assert tuned["value"].round(3).tolist() == [0.042]  # the row "tuned on test minus right" of notebook 04
+    assert tuned["difference"].round(3).tolist() == [0.042]  # the row "tuned on test minus right" of notebook 04

@@ -1,6 +1,7 @@
 """What the repository holds of earlier runs: a notebook closes with real results beside its own."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pandas as pd
 from IPython.display import Image
@@ -19,6 +20,15 @@ def rows(*runs: results.Run) -> pd.DataFrame:
     folders |= {run.folder.name: run.folder for run in runs}
     tables = [results.numbers(folder).assign(data=name) for name, folder in folders.items()]
     return pd.concat([table[table["notebook"] == runs[0].notebook] for table in tables], ignore_index=True)
+
+
+def ledger(run: results.Run, *, notebooks: Sequence[str]) -> Path:
+    """The folder of `run` where it holds numbers of all `notebooks`, else the committed one of its data set.
+
+    A single run of a notebook that reads what others wrote has an empty folder of its own.
+    """
+    there = set(results.load(run.folder)["notebook"])
+    return run.folder if there >= set(notebooks) else paths.project_root() / "figures" / run.folder.name
 
 
 def charts(names: Sequence[str]) -> list[Image | str]:

@@ -41,8 +41,8 @@ def sizes(mistakes: pd.DataFrame, folders: Mapping[str, Path]) -> pd.DataFrame:
 
     Returns:
         One row a mistake and data set, in this order: ``project, mistake, notebook, data, metric, honest,
-        published, value, ci_low, ci_high, remark``. ``honest`` and ``published`` are for reading;
-        ``value``, published minus honest, has an interval where it was measured in pairs, else NaN.
+        published, difference, ci_low, ci_high, remark``. ``honest`` and ``published`` are for reading;
+        ``difference``, published minus honest, has an interval where it was measured in pairs, else NaN.
     """
     found = []
     ledgers = {name: results.numbers(folder) for name, folder in folders.items()}
@@ -64,7 +64,8 @@ def _pair(ledger: pd.DataFrame, mistake: object) -> dict[str, object] | None:
         return None
     about = {"metric": (right_metric or wrong_metric).removesuffix(" difference")}
     if not mistake.honest and not right_metric:  # the ledger's row is the difference itself
-        return {**about, "honest": "", "published": "", **wrong[["value", "ci_low", "ci_high"]]}
+        gap = {"difference": wrong["value"], "ci_low": wrong["ci_low"], "ci_high": wrong["ci_high"]}
+        return {**about, "honest": "", "published": "", **gap}
     if mistake.honest.isdigit():
         right = {"value": float(mistake.honest), "text": mistake.honest}
     else:
@@ -74,7 +75,7 @@ def _pair(ledger: pd.DataFrame, mistake: object) -> dict[str, object] | None:
         )
     if right is None:
         return None
-    gap = {"value": wrong["value"] - right["value"], "ci_low": np.nan, "ci_high": np.nan}
+    gap = {"difference": wrong["value"] - right["value"], "ci_low": np.nan, "ci_high": np.nan}
     return {**about, "honest": right["text"], "published": wrong["text"], **gap}
 
 

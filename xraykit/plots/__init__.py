@@ -1,6 +1,8 @@
 """Functions that take data and return a matplotlib Figure; only `results.Run.save_figure` writes files."""
 
+from xraykit.plots.against_labels import against_labels
 from xraykit.plots.anomaly import evidence, roc
+from xraykit.plots.comparison import every_method, group_forest, mistake_forest, pair_forest
 from xraykit.plots.decisions import confusions, heatmap, score_histograms
 from xraykit.plots.embeddings import map3d, maps
 from xraykit.plots.episodes import difference_forest, episode_picture, episode_shots, few_tasks, step_curves
@@ -14,6 +16,7 @@ from xraykit.plots.tables import bars, class_counts, cooccurrence, grey_histogra
 from xraykit.plots.training import learning_curves, trade_off
 
 __all__ = [
+    "against_labels",
     "bars",
     "before_after",
     "class_counts",
@@ -23,18 +26,22 @@ __all__ = [
     "draw_distribution",
     "episode_picture",
     "episode_shots",
+    "every_method",
     "evidence",
     "few_tasks",
     "grey_histograms",
+    "group_forest",
     "heatmap",
     "images_per_patient",
     "intervals",
     "learning_curves",
     "map3d",
     "maps",
+    "mistake_forest",
     "occlusion",
     "overlay_table",
     "overlays",
+    "pair_forest",
     "randomisation",
     "recall_bars",
     "reliability",
