@@ -96,6 +96,17 @@ def test_scores_are_recorded_by_place_and_test_is_logged(home: XrayDataset, tmp_
     assert set(ledger.index.get_level_values(0)) == {f"CNN, at {name}" for name in tested}
     assert ledger["split"]["CNN, at home", "auroc"] == "development"
     assert ledger["split"]["CNN, at adults, opacity", "auroc"] == "test"
+    rows = elsewhere.as_groups({"CNN": found}, tested)
+    assert len(rows) == 3 * len(elsewhere.NAMES)
+    first = rows.iloc[0]
+    assert first[["attribute", "group", "n_images", "metric", "note"]].tolist() == [
+        "CNN",
+        "home",
+        20,
+        "auroc",
+        "",
+    ]
+    assert first["value"] == found["home"]["auroc"].value
     log = pd.read_csv(run.folder / "test_log.csv")
     assert len(log) == 2  # the two questions about adults
     assert log["configuration"].str.contains('"threshold": 0.25').all()

@@ -45,7 +45,7 @@ def test_two_methods_are_subtracted_and_shown_both(tmp_path: Path) -> None:
     rows = table(notebook="05", task="binary;3-class", metric="auroc", **about)
     found = mistake_sizes.sizes(rows, {"toy": ledger(tmp_path)})
     (row,) = found.to_dict("records")
-    assert (row["data"], row["metric"], row["honest"], row["published"]) == ("toy", "auroc", "0.5", "0.625")
+    assert (row["data"], row["metric"], row["honest"], row["published"]) == ("toy", "auroc", "0.500", "0.625")
     assert row["difference"] == 0.125
     assert np.isnan(row["ci_low"])
 

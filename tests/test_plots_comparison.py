@@ -63,7 +63,13 @@ def groups() -> pd.DataFrame:
     rows = []
     for metric in ("auroc", "sensitivity"):
         for attribute, group, value in (("age", "0-1", 0.8), ("age", "60+", NAN), ("sex", "F", 0.7)):
-            about = {"attribute": attribute, "group": group, "n_images": 1234, "metric": metric}
+            about = {
+                "attribute": attribute,
+                "group": group,
+                "n_images": 1234,
+                "n_positive": 1000,
+                "metric": metric,
+            }
             note = "too few" if np.isnan(value) else ""
             rows.append(
                 {**about, "value": value, "ci_low": value - 0.1, "ci_high": value + 0.1, "note": note}
@@ -73,10 +79,10 @@ def groups() -> pd.DataFrame:
 
 def lies() -> pd.DataFrame:
     rows = [
-        ("B", "a split by image", "auroc", 0.7, 0.9, 0.2, 0.1, 0.3),
-        ("A", "tuned on test", "macro_f1", 0.6, 0.65, 0.05, -0.01, 0.1),
-        ("A", "best of many draws", "macro_f1", 0.6, 0.75, 0.15, 0.1, 0.2),
-        ("B", "never told", "auroc", NAN, NAN, 0.1, NAN, NAN),
+        ("B", "a split by image", "auroc", "0.700 [0.6, 0.8]", "0.900", 0.2, 0.1, 0.3),
+        ("A", "tuned on test", "macro_f1", "0.600", "0.650", 0.05, -0.01, 0.1),
+        ("A", "best of many draws", "macro_f1", "0.600", "0.750", 0.15, 0.1, 0.2),
+        ("B", "never told", "auroc", "", "", 0.1, NAN, NAN),
     ]
     columns = ["project", "mistake", "metric", "honest", "published", "difference", "ci_low", "ci_high"]
     return pd.DataFrame(rows, columns=columns)
@@ -220,16 +226,17 @@ def test_differences_of_several_references_name_both() -> None:
 
 
 def test_subgroups_have_a_colour_an_attribute_and_say_too_few() -> None:
-    fig = plots.group_forest(groups(), whole={"auroc": 0.75})
+    fig = plots.group_forest(groups(), wanted={"auroc": 0.75})
     left, right = fig.axes
-    assert names(left) == ["age: 0-1  (n = 1,234)", "age: 60+  (n = 1,234)", "sex: F  (n = 1,234)"]
+    expected = ["age: 0-1", "age: 60+", "sex: F"]
+    assert names(left) == [f"{group}  (234 + 1,000 ill)" for group in expected]
     places = left.get_yticks()
     assert places[2] - places[1] > places[1] - places[0]
     assert dots(left) == [(0.8, 0, to_hex(COLOURS[0])), (0.7, round(places[2], 6), to_hex(COLOURS[1]))]
     assert [(t.get_text(), t.get_position()[1]) for t in left.texts] == [("too few", places[1])]
     assert [line.get_xdata()[0] for line in left.lines] == [0.75]
     assert list(right.lines) == []
-    assert "dashed: all patients" in fig._supxlabel.get_text()
+    assert "dashed: what was wanted" in fig._supxlabel.get_text()
 
 
 def test_mistakes_stand_by_project_and_size() -> None:
@@ -245,7 +252,7 @@ def test_mistakes_stand_by_project_and_size() -> None:
     assert dots(ax) == [(0.15, 0, a), (0.05, 1, a), (0.2, 2, b), (0.1, 3, b)]
     assert whiskers(ax) == [(0.1, 0.2), (-0.01, 0.1), (0.1, 0.3)]
     said = [t.get_text() for t in ax.texts]
-    assert said == ["0.600 → 0.750", "0.600 → 0.650", "0.700 → 0.900", "honest → published"]
+    assert said == ["0.600 → 0.750", "0.600 → 0.650", "0.700 → 0.900", "", "honest → as published"]
     assert [t.get_text() for t in fig.legends[0].get_texts()] == ["project A", "project B"]
 
 

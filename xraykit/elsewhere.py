@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 
 from xraykit import intervals, looks
 from xraykit.datasets import XrayDataset
@@ -120,3 +121,14 @@ def judge(
         if place.split == "test":
             looks.log(run, key | {"threshold": round(float(threshold), 4)}, found[name])
     return found
+
+
+def as_groups(found: Mapping[str, Mapping[str, Scores]], tested: Mapping[str, Place]) -> pd.DataFrame:
+    """What `judge` found for each classifier, as rows for `plots.group_forest`: places instead of groups."""
+    rows = intervals.frame(
+        {(method, name): scores for method, of in found.items() for name, scores in of.items()},
+        levels=["attribute", "group"],
+    )
+    ill = {name: int(place.ds.labels[place.rows].sum()) for name, place in tested.items()}
+    sizes = {"n_images": [len(tested[name].rows) for name in rows["group"]]}
+    return rows.assign(**sizes, n_positive=rows["group"].map(ill), note="")

@@ -62,12 +62,12 @@ def _pair(ledger: pd.DataFrame, mistake: object) -> dict[str, object] | None:
     wrong = _first(ledger, tasks=mistake.task, metric=wrong_metric, method=mistake.published)
     if wrong is None:
         return None
-    about = {"metric": (right_metric or wrong_metric).removesuffix(" difference")}
+    whole = f"{wrong_metric} against {right_metric}" if right_metric else wrong_metric
     if not mistake.honest and not right_metric:  # the ledger's row is the difference itself
         gap = {"difference": wrong["value"], "ci_low": wrong["ci_low"], "ci_high": wrong["ci_high"]}
-        return {**about, "honest": "", "published": "", **gap}
+        return {"metric": whole.removesuffix(" difference"), "honest": "", "published": "", **gap}
     if mistake.honest.isdigit():
-        right = {"value": float(mistake.honest), "text": mistake.honest}
+        right = pd.Series({"value": float(mistake.honest)})
     else:
         method = mistake.honest or wrong["method"]
         right = _first(
@@ -76,7 +76,12 @@ def _pair(ledger: pd.DataFrame, mistake: object) -> dict[str, object] | None:
     if right is None:
         return None
     gap = {"difference": wrong["value"] - right["value"], "ci_low": np.nan, "ci_high": np.nan}
-    return {**about, "honest": right["text"], "published": wrong["text"], **gap}
+    return {"metric": whole, "honest": _text(right), "published": _text(wrong), **gap}
+
+
+def _text(row: pd.Series) -> str:
+    """A value with its interval where it has one, three digits."""
+    return row["text"] if pd.notna(row.get("ci_low")) else f"{row['value']:.3f}"
 
 
 def _first(

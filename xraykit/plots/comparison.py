@@ -90,23 +90,27 @@ def pair_forest(table: pd.DataFrame, *, metric: str = "auroc", title: str = "") 
     return fig
 
 
-def group_forest(table: pd.DataFrame, *, whole: dict[str, float] | None = None, title: str = "") -> Figure:
+def group_forest(
+    table: pd.DataFrame, *, wanted: dict[str, float] | None = None, same_axis: bool = False, title: str = ""
+) -> Figure:
     """Dot and 95% interval of each group, a panel a metric, groups of one attribute in one colour.
 
     Args:
         table: of `subgroups.by_group`; a group with too few images says so in place of a dot.
-        whole: of each metric its value over all patients, a dashed line.
+        wanted: of some of the metrics what they were meant to be, a dashed line.
+        same_axis: whether the panels show the same range, so that widths compare.
 
     Raises:
         DataError: no rows, or columns that are missing.
     """
-    need(table, ["attribute", "group", "n_images", "metric", "value", "ci_low", "ci_high", "note"])
-    metrics, keys = list(dict.fromkeys(table["metric"])), ["attribute", "group"]
+    keys, counts = ["attribute", "group"], ["n_images", "n_positive"]
+    need(table, [*keys, *counts, "metric", "value", "ci_low", "ci_high", "note"])
+    metrics = list(dict.fromkeys(table["metric"]))
     groups = table.drop_duplicates(keys)
     attributes = list(dict.fromkeys(groups["attribute"]))
     place = np.arange(len(groups)) + 0.6 * groups["attribute"].map(attributes.index).to_numpy()
     fig = figure(WIDTH, 1.3 + 0.27 * (place[-1] + 1))
-    axes = fig.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+    axes = fig.subplots(1, len(metrics), sharex=same_axis, sharey=True, squeeze=False)[0]
     for ax, metric in zip(axes, metrics, strict=True):
         rows = groups[keys].merge(table[table["metric"] == metric], on=keys, how="left")
         colours = [COLOURS[attributes.index(a) % len(COLOURS)] for a in rows["attribute"]]
@@ -116,11 +120,14 @@ def group_forest(table: pd.DataFrame, *, whole: dict[str, float] | None = None, 
             ax.text(
                 0.02, y, "too few", color=GREY, fontsize=8, va="center", transform=ax.get_yaxis_transform()
             )
-        if whole and metric in whole:
-            ax.axvline(whole[metric], color=GREY, linestyle="--", linewidth=1)
-        said = [f"{a}: {g}  (n = {n:,})" for a, g, n in rows[[*keys, "n_images"]].itertuples(index=False)]
+        if wanted and metric in wanted:
+            ax.axvline(wanted[metric], color=GREY, linestyle="--", linewidth=1)
+        said = [
+            f"{a}: {g}  ({n - ill:,} + {ill:,} ill)"
+            for a, g, n, ill in groups[[*keys, *counts]].itertuples(index=False)
+        ]
         _forest(ax, said, title=title_of(metric), place=place)
-    dashed = "; dashed: all patients" if whole else ""
+    dashed = "; dashed: what was wanted" if wanted else ""
     fig.supxlabel(f"dot: value, bar: 95% interval over patients{dashed}", fontsize=8.5)
     fig.suptitle(title, fontsize=12)
     return fig
@@ -132,8 +139,8 @@ def mistake_forest(
     """A forest of the size of the lie that each published mistake tells, by project and then by size.
 
     Args:
-        table: rows with ``mistake, project, metric, honest, published, difference, ci_low, ci_high``;
-            a difference without interval has NaN there.
+        table: of `mistake_sizes.sizes`, of one data set; a difference without interval has NaN there, and one
+            that was measured as a difference has no text for its two sides.
 
     Raises:
         DataError: no rows, or columns that are missing.
@@ -149,14 +156,13 @@ def mistake_forest(
         colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
         ax.hlines(place, row["ci_low"], row["ci_high"], color=colour, linewidth=1.6)
         ax.scatter(row["difference"], place, color=colour, marker=marker, s=30, zorder=3)
-        if pd.notna(row["honest"]) and pd.notna(row["published"]):
-            said = f"{row['honest']:.3f} → {row['published']:.3f}"
-            ax.text(1.01, place, said, fontsize=8, va="center", transform=ax.get_yaxis_transform())
+        said = " → ".join(row[side].split(" ")[0] for side in ("honest", "published") if row[side])
+        ax.text(1.01, place, said, fontsize=8, va="center", transform=ax.get_yaxis_transform())
     ax.axvline(0, color="black", linewidth=1)
     said = [f"{m}  [{title_of(k)}]" for m, k in zip(table["mistake"], table["metric"], strict=True)]
     _forest(ax, said, title=title)
-    ax.text(1.01, 1.0, "honest → published", fontsize=8, va="bottom", transform=ax.transAxes)
-    ax.set_xlabel("published minus honest, 95% interval over patients where there is one", fontsize=9)
+    ax.text(1.01, 1.0, "honest → as published", fontsize=8, va="bottom", transform=ax.transAxes)
+    ax.set_xlabel("as published minus honest, 95% interval over patients where there is one", fontsize=9)
     marks = [_mark(MARKERS[i % len(MARKERS)], COLOURS[i % len(COLOURS)], f"project {p}") for i, p in
              enumerate(projects)]  # fmt: skip
     fig.legend(handles=marks, loc="outside lower center", ncols=6, frameon=False, fontsize=8.5)
