@@ -38,3 +38,7 @@ class TrainingError(XraykitError, RuntimeError):
 
 class TrainingMemoryError(TrainingError):
     """Training needs more memory than there is."""
+
+
+class BundleError(XraykitError, ValueError):
+    """A bundle cannot be written, or is damaged, newer than this version, or not to be trusted."""

@@ -1,0 +1,187 @@
+"""The network of a bundle as tensors and a description, and made again from them without any download.
+
+Only architectures of the package and of its libraries are saved: a network of one's own would need the code
+that builds it, and a bundle carries no code.
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from xraykit import backbones, classifiers
+from xraykit.backbones import Backbone, Pooled, Pretraining, from_module, torchvision_nets, xrv_nets
+from xraykit.backbones.headless import headless
+from xraykit.bundle import Bundle
+from xraykit.classifiers import Classifier
+from xraykit.errors import BundleError
+from xraykit.nets import SmallEncoder
+
+CNNS = ("cnn", "cnn-small", "cnn-group-norm", "cnn-small-group-norm")
+OWN = ("phantom", "pixels", *CNNS)
+WIDEST = 512
+SIDES = (16, 1024)
+
+
+def known_architectures() -> tuple[str, ...]:
+    """Every architecture that a bundle may have; nothing that was registered."""
+    return (*OWN, *xrv_nets.DATA, *torchvision_nets.names())
+
+
+def describe(bundle: Bundle) -> dict[str, object]:
+    """What beside the tensors is needed to make the network again, as JSON values.
+
+    Raises:
+        BundleError: an architecture that is not the package's or a library's.
+    """
+    if bundle.architecture not in known_architectures():
+        registered = bundle.architecture in backbones.names()
+        why = (
+            "was registered by you, and a bundle carries no code to build it" if registered else "is unknown"
+        )
+        raise BundleError(
+            f"the architecture {bundle.architecture!r} {why}; save bundles of phantom, "
+            f"pixels, {', '.join(CNNS)}, or of a network of torchvision or torchxrayvision"
+        )
+    body, about = bundle.backbone.module, bundle.backbone.pretraining
+    if not isinstance(body, Pooled) and bundle.architecture != "pixels":
+        raise _other(bundle)
+    network = {
+        "architecture": bundle.architecture,
+        "name": bundle.backbone.name,
+        "size": bundle.backbone.size,
+        "built_for": bundle.backbone.size if bundle.few_shot else bundle.head.size,
+        "mean": body.mean.flatten().tolist() if isinstance(body, Pooled) else [],
+        "std": body.std.flatten().tolist() if isinstance(body, Pooled) else [],
+        "pretraining": {
+            "data": list(about.data),
+            "labels": list(about.labels),
+            "source": about.source,
+            "seeds": about.seeds,
+        },
+    }
+    if not bundle.few_shot:
+        head = bundle.head
+        network |= {"model": head.name, "n_outputs": head.n_outputs, "dropout": head.dropout}
+    return network
+
+
+def tensors(bundle: Bundle) -> dict[str, torch.Tensor]:
+    """The weights by name: of the backbone, or of the whole network."""
+    module = bundle.backbone.module if bundle.few_shot else bundle.head
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+
+
+def check_same(bundle: Bundle, backbone: Backbone, model: Classifier | None) -> None:
+    """Raise BundleError unless what was made again computes what that of `bundle` does."""
+    size = bundle.backbone.size
+    x = torch.rand(2, 1, size, size, generator=torch.Generator().manual_seed(0))
+    pairs = [(bundle.backbone.module, backbone.module)] + ([(bundle.head, model)] if model else [])
+    with torch.inference_mode():
+        found = [(first(x), second(x)) for first, second in pairs]
+    # Weights that lie in memory in another order are summed in another order.
+    if not all(a.shape == b.shape and torch.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in found):
+        raise _other(bundle)
+
+
+def _other(bundle: Bundle) -> BundleError:
+    return BundleError(
+        f"{bundle.backbone.name} is not the {bundle.architecture} that xraykit builds, and a bundle carries "
+        "no code; name its architecture, or save one that backbones.load or classifiers.build makes"
+    )
+
+
+def rebuild(
+    about: Mapping[str, object], state: Mapping[str, torch.Tensor]
+) -> tuple[Backbone, Classifier | None]:
+    """The backbone of `describe` and `tensors`, and the network, where they are of one.
+
+    Raises:
+        BundleError: tensors that are not those of the architecture, or not finite; sizes out of range.
+    """
+    whole = "n_outputs" in about
+    prefix = "body." if whole else ""
+    module = _skeleton(about, {k.removeprefix(prefix): v for k, v in state.items()})
+    pretraining = Pretraining(
+        data=tuple(about["pretraining"]["data"]),
+        labels=tuple(about["pretraining"]["labels"]),
+        source=about["pretraining"]["source"],
+        seeds=about["pretraining"]["seeds"],
+    )
+    named = {"name": about["name"], "size": about["size"], "pretraining": pretraining}
+    if not whole:
+        _fill(module, state, about["architecture"])
+        return from_module(module, **named), None
+    body = from_module(module, name=about["model"], size=about["built_for"], pretraining=pretraining)
+    model = Classifier(body, about["n_outputs"], dropout=about["dropout"]).eval()
+    _fill(model, state, about["architecture"])
+    return classifiers.as_backbone(model, **named), model
+
+
+def _skeleton(about: Mapping[str, object], state: Mapping[str, torch.Tensor]) -> nn.Module:
+    """The network of the architecture with any weights."""
+    architecture, side = about["architecture"], about["built_for"]
+    if architecture not in known_architectures():
+        raise BundleError(
+            f"its architecture {architecture!r} is unknown here; pip install -U xraykit torchvision"
+        )
+    if not (SIDES[0] <= side <= SIDES[1] and SIDES[0] <= about["size"] <= 4 * SIDES[1]):
+        raise BundleError(
+            f"its network takes {about['size']} pixels, made for {side}; a side is {SIDES[0]}..{SIDES[1]}"
+        )
+    if architecture == "pixels":
+        return nn.Flatten()
+    channels = 3 if architecture in torchvision_nets.names() else 1
+    mean, std = about["mean"], about["std"]
+    if len(mean) != channels or len(std) != channels:
+        raise BundleError(
+            f"its mean {mean} and std {std} are not of {architecture}, which has {channels} channels"
+        )
+    return Pooled(_maps(architecture, side, state), mean=mean, std=std)
+
+
+def _maps(architecture: str, side: int, state: Mapping[str, torch.Tensor]) -> nn.Module:
+    if architecture == "phantom":
+        first = state.get("maps.stem.0.weight")
+        width = len(first) if first is not None and first.ndim == 4 else 0
+        if not 1 <= width <= WIDEST:
+            raise BundleError(
+                f"its phantom has {width} channels in the first layer; 1..{WIDEST} are possible"
+            )
+        return SmallEncoder(width)
+    if architecture in CNNS:
+        return backbones.load(architecture).module.maps
+    if architecture in xrv_nets.DATA:
+        return _xrv(architecture, side)
+    model = torchvision_nets._model(architecture, size=side, seed=0)
+    return headless(model, torch.zeros(1, 3, side, side))
+
+
+def _xrv(architecture: str, side: int) -> nn.Module:
+    if architecture.startswith("densenet"):
+        library = xrv_nets._library()
+        return nn.Sequential(library.models.DenseNet(weights=None).features, nn.ReLU())
+    model = torchvision_nets._model("resnet50", size=side, seed=0)
+    model.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
+    return headless(model, torch.zeros(1, 1, side, side))
+
+
+def _fill(module: nn.Module, state: Mapping[str, torch.Tensor], architecture: str) -> None:
+    own = module.state_dict()
+    shapes, given = ({k: (v.dtype, tuple(v.shape)) for k, v in s.items()} for s in (own, state))
+    wrong = sorted({*shapes.items()} ^ {*given.items()}, key=str)
+    if wrong:
+        name, (dtype, shape) = wrong[0]
+        raise BundleError(
+            f"its weights are not those of {architecture}: {len({k for k, _ in wrong})} tensors "
+            f"differ, such as {name} {dtype} {shape}; get the bundle again"
+        )
+    bad = [k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()]
+    if bad:
+        raise BundleError(
+            f"its weights have NaN or infinite numbers, in {', '.join(bad[:3])}; get the bundle again"
+        )
+    fitting = OrderedDict(state)
+    fitting._metadata = own._metadata  # versions of the layers, which some of them insist on
+    module.load_state_dict(fitting)
