@@ -69,7 +69,8 @@ def test_a_package_that_is_not_installed() -> None:
 def test_what_the_package_imports_is_declared() -> None:
     root = Path(machine.__file__).parent.parent
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-    declared = {canonicalize_name(Requirement(line).name) for line in project["dependencies"]}
+    lines = [*project["dependencies"], *project["optional-dependencies"]["app"]]
+    declared = {canonicalize_name(Requirement(line).name) for line in lines}
     imported = set()
     for file in (root / "xraykit").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):

@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
+from xraykit.cli_app import serve
 from xraykit.cli_networks import DataDir, embed, pretrain, train
+from xraykit.cli_predict import predict
 from xraykit.errors import XraykitError
 
 app = typer.Typer(
@@ -92,6 +94,8 @@ def run(
 app.command()(pretrain)
 app.command()(embed)
 app.command()(train)
+app.command()(predict)
+app.command("app")(serve)
 
 
 @data_app.command()

@@ -1,0 +1,71 @@
+"""What a classifier can be built from in the app, and building it; nothing here draws."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from xraykit import bundle_build
+from xraykit.app.uploads import MAX_A_CLASS, Picture
+from xraykit.backbones import torchvision_nets, xrv_nets
+from xraykit.backbones.weight_files import SUFFIXES
+from xraykit.bundle import Bundle
+from xraykit.errors import DataError
+
+LEAST = 3
+"""Images of each class, so that the cross-validation can hold some out."""
+METRICS = {"macro_f1": "Macro-F1", "auroc": "AUROC"}
+"""Of the cross-validation, in ``card["cross_validated"]``, and how they are called."""
+FEW = 20
+"""Images of each class below which a reader is told how wide the interval is."""
+
+
+def backbones_found(folder: Path) -> list[str]:
+    """What `backbones.load` makes without a download: phantom, and of each weight file in `folder` the
+    architecture that its name begins with, the longest one; files of other names are left out.
+    """
+    names = sorted(["phantom", *xrv_nets.DATA, *torchvision_nets.names()], key=len, reverse=True)
+    files = sorted(p.name for p in folder.glob("*") if p.suffix in SUFFIXES) if folder.is_dir() else []
+    found = ((next((n for n in names if file.lower().startswith(n)), None), file) for file in files)
+    return ["phantom", *(f"{name}:{file}" for name, file in found if name is not None)]
+
+
+def build(
+    classes: Mapping[str, Sequence[Picture]],
+    *,
+    backbone: str,
+    classifier: str,
+    name: str,
+    pictures: bool = True,
+) -> Bundle:
+    """A few-shot classifier of the given pictures, each taken as one of another patient.
+
+    Args:
+        classes: pictures by class name, `LEAST` to `MAX_A_CLASS` of each; of two the second is positive.
+        backbone, classifier, name, pictures: as in `bundle_build.few_shot`.
+
+    Raises:
+        DataError: too few or too many pictures of a class, or what `bundle_build.few_shot` refuses.
+    """
+    for label, of in classes.items():
+        if not LEAST <= len(of) <= MAX_A_CLASS:
+            raise DataError(
+                f"{label} has {len(of)} images that can be used; give {LEAST} to {MAX_A_CLASS} of each"
+            )
+    images = [picture.grey for of in classes.values() for picture in of]
+    labels = np.repeat(np.arange(len(classes)), [len(of) for of in classes.values()])
+    return bundle_build.few_shot(
+        images, labels, tuple(classes), backbone=backbone, classifier=classifier, name=name, pictures=pictures
+    )
+
+
+def no_better(scores: Mapping[str, object]) -> bool:
+    """Whether the interval of macro-F1 or AUROC, such as ``"0.812 [0.700, 0.901]"``, reaches the baseline."""
+    lows = {metric: float(str(scores[metric]).partition("[")[2].partition(",")[0]) for metric in METRICS}
+    return any(low <= float(str(scores[f"baseline_{metric}"])) for metric, low in lows.items())
+
+
+def file_name(name: str) -> str:
+    """A name for the download: letters, digits and dashes of the classifier's name, and ``.zip``."""
+    return f"{re.sub(r'[^0-9A-Za-z]+', '-', name).strip('-').lower() or 'classifier'}.zip"
