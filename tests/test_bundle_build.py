@@ -263,6 +263,29 @@ def test_more_known_images() -> None:
     )
 
 
+def test_patients_of_known_images_are_left_out_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[np.ndarray] = []
+    fit = bundle_build.known.fit
+
+    def listen(features: np.ndarray, *, patients: np.ndarray) -> object:
+        heard.append(patients)
+        return fit(features, patients=patients)
+
+    monkeypatch.setattr(bundle_build.known, "fit", listen)
+    ids = np.array([f"p{i}" for i in range(12)])
+    more = {"known_images": xrays(2, seed=4)[0][:3], "known_patients": np.array(["p0", "new", "new"])}
+    estimator(patients=ids, **more)
+    (codes,) = heard
+    assert len(codes) == 15
+    assert codes[12] == codes[0]
+    assert codes[13] == codes[14]
+    assert len(set(codes)) == 13
+    with pytest.raises(DataError, match="3 known_patients for 3 .*, and patients of the others missing"):
+        estimator(**more)
+    with pytest.raises(DataError, match="2 known_patients for 3 known images"):
+        estimator(patients=ids, **more | {"known_patients": np.array(["a", "b"])})
+
+
 def test_it_learns_synthetic_pneumonia() -> None:
     images, _, records = synthetic.generate(synthetic.PATIENT_RANGES["train"][:40], size=96)
     codes = (records["label"] != "normal").to_numpy(int)

@@ -37,6 +37,7 @@ def few_shot(
     threshold: float = 0.5,
     about: Mapping[str, object] | None = None,
     known_images: np.ndarray | Sequence[np.ndarray] | None = None,
+    known_patients: np.ndarray | None = None,
     pictures: bool = True,
     preprocess: Preprocess | None = None,
     weights_dir: str | Path | None = None,
@@ -57,7 +58,8 @@ def few_shot(
         seed: of the folds, the bootstrap and of what is drawn.
         threshold: of two classes, for the probability of the second, 0 to 1.
         about: further entries of the card as JSON values, such as data, licence and citation.
-        known_images: more images of the same kind, which need no labels.
+        known_images: M other images of the same kind, which need no labels.
+        known_patients: ids (M,) of theirs, where `patients` are given; else each is a patient of its own.
         pictures: keep up to `MOST_SUPPORT` of the images inside, to be shown beside answers. Without them no
             picture travels with the bundle, and `bundle.neighbours` has nothing to show.
         preprocess: what happens to each image; None resizes it to what the backbone takes.
@@ -81,7 +83,11 @@ def few_shot(
     card = card_of(seen, codes, classes, who=who, given=patients is not None, **inside)
     card |= of_estimator(classifier, bundle_fit.informed(head), threshold if len(classes) == 2 else None)
     card["cross_validated"] = judged(codes, p, who, n_folds=n_folds, threshold=threshold, seed=seed)
-    more = None if known_images is None else features_of(loaded, _applied(preprocess, known_images))
+    known_features, known_who = features, who
+    if known_images is not None:
+        more = features_of(loaded, _applied(preprocess, known_images))
+        known_features = np.concatenate([features, more])
+        known_who = _of_known(who, patients, known_patients, n=len(more))
     return Bundle(
         name=name,
         kind="binary" if len(classes) == 2 else "multiclass",
@@ -92,7 +98,7 @@ def few_shot(
         head=head,
         temperature=1.0,
         thresholds=(float(threshold),) if len(classes) == 2 else (),
-        known=_known(features, who, more, seed=seed),
+        known=_known(known_features, known_who, seed=seed),
         support=_support(seen, codes, features, seed=seed) if pictures else None,
         card=card,
     )
@@ -106,10 +112,21 @@ def _sample(n: int, most: int, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).permutation(n)[:most])
 
 
-def _known(features: np.ndarray, who: np.ndarray, more: np.ndarray | None, *, seed: int) -> known.Known:
-    if more is not None:
-        who = np.concatenate([who, who.max() + 1 + np.arange(len(more))])
-        features = np.concatenate([features, more])
+def _of_known(
+    who: np.ndarray, patients: np.ndarray | None, known_patients: np.ndarray | None, *, n: int
+) -> np.ndarray:
+    """Integer codes of the patients of the labelled images and of n known ones behind them."""
+    if known_patients is None:
+        return np.concatenate([who, who.max() + 1 + np.arange(n)])
+    if patients is None or len(known_patients) != n:
+        raise DataError(
+            f"{len(known_patients)} known_patients for {n} known images, and patients of the others "
+            f"{'missing' if patients is None else 'given'}; give ids for all images of both, or leave it out"
+        )
+    return patient_codes(np.concatenate([patients, known_patients]), len(who) + n)[0]
+
+
+def _known(features: np.ndarray, who: np.ndarray, *, seed: int) -> known.Known:
     pick = _sample(len(features), known.MOST, seed)
     return known.fit(features[pick], patients=who[pick])
 
@@ -189,7 +206,7 @@ def from_network(
         head=model,
         temperature=float(temperature),
         thresholds=tuple(float(t) for t in thresholds),
-        known=_known(features, who[pick], None, seed=seed),
+        known=_known(features, who[pick], seed=seed),
         support=_support(images[pick], labels[pick], features, seed=seed) if pictures else None,
         card=card_of(images, labels, classes, who=who, given=patients is not None, **inside),
     )
