@@ -101,8 +101,10 @@ def test_a_threshold_becomes_one_half_and_the_order_stays(threshold: float, valu
 def test_a_threshold_at_half_by_hand() -> None:
     # .2 is odds of 1 to 4; a probability of .5, odds of 1, has four times as much: 4 to 1, .8.
     np.testing.assert_allclose(elsewhere.at_half(np.array([[0.5, 0.5], [0.8, 0.2]]), 0.2)[:, 1], [0.8, 0.5])
-    with pytest.raises(DataError, match=r"threshold 1.0; give one above 0 and below 1"):
-        elsewhere.at_half(np.array([[0.5, 0.5]]), 1.0)
+    all_said = elsewhere.at_half(np.array([[1.0, 0.0], [0.5, 0.5]]), 0.0)[:, 1]
+    assert all_said[0] == 0.5 < all_said[1]
+    with pytest.raises(DataError, match=r"threshold 1\.5; give a probability"):
+        elsewhere.at_half(np.array([[0.5, 0.5]]), 1.5)
 
 
 def test_scores_are_recorded_by_place_and_test_is_logged(home: XrayDataset, tmp_path: Path) -> None:

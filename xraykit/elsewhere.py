@@ -27,6 +27,7 @@ OPACITIES = ("Consolidation", "Infiltration", "Pneumonia")
 """Findings that look like what Kermany calls pneumonia; Infiltration is the vaguest label that NIH has."""
 NAMES = ("auroc", "balanced_accuracy", "sensitivity", "specificity")
 ALPHA, Z = 0.05, 1.96
+TINY = 1e-12  # nearer to 0 or 1 no odds are told apart
 
 
 @dataclass(frozen=True)
@@ -111,11 +112,12 @@ def at_half(p: np.ndarray, threshold: float) -> np.ndarray:
     Several draws or seeds have a threshold each, and the metrics know one for all.
 
     Raises:
-        DataError: a threshold that is not between 0 and 1.
+        DataError: a threshold outside 0 to 1.
     """
-    if not 0 < threshold < 1:
-        raise DataError(f"threshold {threshold}; give one above 0 and below 1")
-    moved = expit(logit(np.asarray(p, np.float64)[:, 1]) - logit(threshold))
+    if not 0 <= threshold <= 1:
+        raise DataError(f"threshold {threshold}; give a probability, 0 to 1")
+    q, line = (np.clip(x, TINY, 1 - TINY) for x in (np.asarray(p, np.float64)[:, 1], threshold))
+    moved = expit(logit(q) - logit(line))
     return np.stack([1 - moved, moved], axis=1)
 
 

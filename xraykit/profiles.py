@@ -158,6 +158,13 @@ SIZES: dict[str, dict[str, dict[str, object]]] = {
             **{"least_lesions": 10},
         },
     },
+    "09": {  # images, network and training are those of "05"
+        "quick": {"n_boot": 200, "backbone": "phantom", "shots": 50, "n_draws": 5, "n_strange": 20},
+        "full": {
+            **{"n_boot": 1000, "backbone": "densenet161:imagenet", "shots": 100, "n_draws": 20},
+            "n_strange": 100,
+        },
+    },
 }
 TOGETHER = {"synthetic": ("synthetic", "synthetic-nih")}
 

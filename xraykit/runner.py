@@ -32,6 +32,7 @@ DEPENDS: dict[str, tuple[str, ...]] = {
     "06": (),
     "07": (),
     "08": ("05",),
+    "09": ("02", "04", "05", "06"),
 }
 PROFILES = ("quick", "full")
 MAX_AUTO_JOBS = 4
