@@ -46,7 +46,7 @@ def shapes(architecture: str) -> tuple[int, tuple[int, ...]]:
     # RegNets compute their widths with tensors, so those cannot be without data.
     device = "cpu" if architecture.startswith("regnet") else "meta"
     with torch.device(device):
-        model = torchvision_nets._model(architecture, size=size, seed=0).to("meta")
+        model = torchvision_nets.untrained(architecture, size=size, seed=0).to("meta")
     images = torch.zeros(2, 3, size, size, device="meta")
     return size, tuple(headless(model, images[:1])(images).shape)
 

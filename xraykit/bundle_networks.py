@@ -24,9 +24,9 @@ WIDEST = 512
 SIDES = (16, 1024)
 
 
-def known_architectures() -> tuple[str, ...]:
-    """Every architecture that a bundle may have; nothing that was registered."""
-    return (*OWN, *xrv_nets.DATA, *torchvision_nets.names())
+def _is_known(architecture: str) -> bool:
+    # One of ours first: the names of torchvision's need its import, which takes as long as PyTorch's.
+    return architecture in (*OWN, *xrv_nets.DATA) or architecture in torchvision_nets.names()
 
 
 def describe(bundle: Bundle) -> dict[str, object]:
@@ -35,7 +35,7 @@ def describe(bundle: Bundle) -> dict[str, object]:
     Raises:
         BundleError: an architecture that is not the package's or a library's.
     """
-    if bundle.architecture not in known_architectures():
+    if not _is_known(bundle.architecture):
         registered = bundle.architecture in backbones.names()
         why = (
             "was registered by you, and a bundle carries no code to build it" if registered else "is unknown"
@@ -122,7 +122,7 @@ def rebuild(
 def _skeleton(about: Mapping[str, object], state: Mapping[str, torch.Tensor]) -> nn.Module:
     """The network of the architecture with any weights."""
     architecture, side = about["architecture"], about["built_for"]
-    if architecture not in known_architectures():
+    if not _is_known(architecture):
         raise BundleError(
             f"its architecture {architecture!r} is unknown here; pip install -U xraykit torchvision"
         )
@@ -132,7 +132,7 @@ def _skeleton(about: Mapping[str, object], state: Mapping[str, torch.Tensor]) ->
         )
     if architecture == "pixels":
         return nn.Flatten()
-    channels = 3 if architecture in torchvision_nets.names() else 1
+    channels = 1 if architecture in (*OWN, *xrv_nets.DATA) else 3
     mean, std = about["mean"], about["std"]
     if len(mean) != channels or len(std) != channels:
         raise BundleError(
@@ -154,15 +154,15 @@ def _maps(architecture: str, side: int, state: Mapping[str, torch.Tensor]) -> nn
         return backbones.load(architecture).module.maps
     if architecture in xrv_nets.DATA:
         return _xrv(architecture, side)
-    model = torchvision_nets._model(architecture, size=side, seed=0)
+    model = torchvision_nets.untrained(architecture, size=side, seed=0)
     return headless(model, torch.zeros(1, 3, side, side))
 
 
 def _xrv(architecture: str, side: int) -> nn.Module:
     if architecture.startswith("densenet"):
-        library = xrv_nets._library()
+        library = xrv_nets.library()
         return nn.Sequential(library.models.DenseNet(weights=None).features, nn.ReLU())
-    model = torchvision_nets._model("resnet50", size=side, seed=0)
+    model = torchvision_nets.untrained("resnet50", size=side, seed=0)
     model.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
     return headless(model, torch.zeros(1, 1, side, side))
 

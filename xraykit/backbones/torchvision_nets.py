@@ -2,16 +2,20 @@
 
 import re
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 
 import torch
-from torchvision import models
 
 from xraykit.backbones.base import Backbone, Pooled, Pretraining, from_module
 from xraykit.backbones.downloads import alternatives, explained
 from xraykit.backbones.headless import head_name, headless
 from xraykit.backbones.weight_files import SUFFIXES, WeightFile, fit, read_weights, weights_path
 from xraykit.errors import DataError
+
+if TYPE_CHECKING:
+    from torchvision.models import WeightsEnum
 
 # How torchvision builds the networks that its ImageNet weights belong to.
 _OPTIONS = {
@@ -23,7 +27,15 @@ _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.(?=[12]\.)")
 
 def names() -> list[str]:
     """Torchvision's classifiers, such as ``"densenet161"``."""
+    models = _models()
     return models.list_models(module=models)
+
+
+def _models() -> ModuleType:
+    """``torchvision.models``, whose import takes as long as PyTorch's, and which few callers need."""
+    from torchvision import models
+
+    return models
 
 
 def build(
@@ -52,7 +64,7 @@ def build(
     )
     preset = entry.transforms()
     size = file.whole("size", preset.crop_size[0])
-    model = _model(architecture, size=size, seed=seed)
+    model = untrained(architecture, size=size, seed=seed)
     if weights != "random":
         _fit(model, file, architecture=architecture)
     maps = headless(model, torch.zeros(1, 3, size, size))
@@ -63,9 +75,9 @@ def build(
 
 def _choose(
     architecture: str, weights: str, *, seed: int, weights_dir: str | Path | None
-) -> tuple[str, models.WeightsEnum, WeightFile, Pretraining]:
+) -> tuple[str, "WeightsEnum", WeightFile, Pretraining]:
     """What the name says behind its colon, the entry that fixes the input, the weights and their origin."""
-    known = models.get_model_weights(architecture)
+    known = _models().get_model_weights(architecture)
     first = next(iter(known))
     if weights == "random":
         origin = Pretraining(source=f"random weights of torchvision's {architecture}", seeds=str(seed))
@@ -84,11 +96,12 @@ def _choose(
     return weights, entry, file, origin
 
 
-def _model(architecture: str, *, size: int, seed: int) -> torch.nn.Module:
+def untrained(architecture: str, *, size: int, seed: int) -> torch.nn.Module:
+    """A network with random weights for images of `size` pixels, built as its ImageNet weights want it."""
     options = {"image_size": size} if architecture.startswith("vit_") else _OPTIONS.get(architecture, {})
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return models.get_model(architecture, weights=None, **options)
+        return _models().get_model(architecture, weights=None, **options)
 
 
 def _fit(model: torch.nn.Module, file: WeightFile, *, architecture: str) -> None:
@@ -101,13 +114,13 @@ def _fit(model: torch.nn.Module, file: WeightFile, *, architecture: str) -> None
     fit(model, renamed, architecture=architecture, optional=(head_name(model), *helpers))
 
 
-def _download(name: str, entry: models.WeightsEnum, *, choice: str) -> WeightFile:
+def _download(name: str, entry: "WeightsEnum", *, choice: str) -> WeightFile:
     target = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(entry.url).path).name
     with explained(name, url=entry.url, target=target, alternatives=choice):
         state = entry.get_state_dict(check_hash=True, map_location="cpu", weights_only=True)
     return WeightFile(target, state)
 
 
-def _data(entry: models.WeightsEnum) -> tuple[str, ...]:
+def _data(entry: "WeightsEnum") -> tuple[str, ...]:
     """SWAG weights come from 3.6 thousand million Instagram pictures by hashtag (Singh et al., CVPR 2022)."""
     return ("Instagram 3.6B", "ImageNet-1k") if "SWAG" in entry.name else ("ImageNet-1k",)

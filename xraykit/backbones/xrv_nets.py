@@ -51,7 +51,7 @@ def build(
     """
     if weights not in (None, "xrv"):
         raise DataError(f"{architecture} has no weights {weights!r}, only xrv; for others use densenet121")
-    xrv = _library()
+    xrv = library()
     url = xrv.models.model_urls[architecture]["weights_url"]
     target = Path(xrv.utils.get_cache_dir()) / Path(url).name
     choice = "  densenet121:<file>.safetensors or .pth\n  phantom, the small encoder that comes with xraykit"
@@ -72,7 +72,7 @@ def build(
     )
 
 
-def _library() -> ModuleType:
+def library() -> ModuleType:
     """Imported late, because it takes seconds, and it silences the warnings of the whole process."""
     with warnings.catch_warnings():
         import torchxrayvision as xrv
