@@ -153,6 +153,7 @@ def test_independent_differences_by_hand() -> None:
     assert far["p_holm"] == pytest.approx(2 * 2 * norm.sf(4))  # the smaller of two
     assert near["p_holm"] == pytest.approx(2 * norm.sf(0.8))
     assert (far["verdict"], near["verdict"]) == ("told apart", "not told apart")
+    assert elsewhere.gaps(found, "test", there=[]).empty
 
 
 def test_each_set_has_another_one() -> None:

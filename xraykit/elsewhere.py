@@ -179,7 +179,8 @@ def gaps(
             p = 2 * norm.sf(abs(difference) / error) if error > 0 else float(difference == 0)
             row = {"method": method, "place": place, "metric": metric, "difference": difference, "p": p}
             rows.append({**row, "ci_low": difference - Z * error, "ci_high": difference + Z * error})
-    table = pd.DataFrame(rows)
+    columns = ["method", "place", "metric", "difference", "ci_low", "ci_high", "p"]
+    table = pd.DataFrame(rows, columns=columns)
     table["p_holm"] = intervals.holm(table["p"])
     return table.assign(verdict=np.where(table["p_holm"] < ALPHA, "told apart", "not told apart"))
 
