@@ -131,16 +131,51 @@ def test_auto_takes_openvino_for_many_images(
 
 
 def test_overlays(place: Path) -> None:
-    flat = np.full((64, 64), 90, np.uint8)
-    Image.fromarray(flat).save(place / "in" / "d.png")
-    done = call("in", "--overlays", "heat", "--batch-size", "3")
-    assert done.exit_code == 0
-    assert sorted(p.name for p in (place / "heat").iterdir()) == ["a.png", "b.png", "c.png"]
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("in/d.png: no overlay: image 0 has the grey level 90 everywhere")
-    for path in (place / "heat").iterdir():
-        with Image.open(path) as drawn:
-            assert min(drawn.size) > 200
+    speck = np.full((640, 640), 90, np.uint8)
+    speck[0, 0] = 91  # gone after resizing
+    Image.fromarray(speck).save(place / "in" / "d.png")
+    (place / "heat").mkdir()
+    (place / "heat" / "a.png").write_bytes(b"of somebody else")
+    (place / "heat" / "a.gradcam.png").write_bytes(b"of an earlier run")
+    for _ in range(2):
+        done = call("in", "--overlays", "heat", "--batch-size", "3")
+        assert done.exit_code == 0
+        made = [f"{name}.gradcam.png" for name in "abc"]
+        assert sorted(p.name for p in (place / "heat").iterdir()) == ["a.gradcam.png", "a.png", *made[1:]]
+        assert (place / "heat" / "a.png").read_bytes() == b"of somebody else"
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("in/d.png: no overlay: image 0 has the grey level 90 everywhere")
+        for name in made:
+            with Image.open(place / "heat" / name) as drawn:
+                assert min(drawn.size) > 200
+
+
+def test_overlays_below_the_images_are_not_answered(place: Path) -> None:
+    (place / "in" / "d.png").unlink()
+    answers = [call("in", "--overlays", "in/heat", "--format", "csv") for _ in range(2)]
+    assert [done.exit_code for done in answers] == [0, 0]
+    assert answers[0].stdout == answers[1].stdout
+    assert len(list((place / "in" / "heat").iterdir())) == 3
+
+
+def test_one_grey_level_is_no_image(place: Path) -> None:
+    Image.new("L", (90, 64), 255).save(place / "in" / "d.png")
+    done = call("in", "--format", "csv", "--overlays", "heat")
+    assert done.exit_code == 1
+    assert [row["image"] for row in csv.DictReader(io.StringIO(done.stdout))] == [
+        "in/a.png", "in/b.png", "in/c.png",
+    ]  # fmt: skip
+    assert done.stderr.splitlines()[-2:] == [
+        "1 of 4 files could not be read:",
+        "  in/d.png: has the grey level 255 everywhere; nothing can be said about it",
+    ]
+
+
+def test_an_image_that_is_named_as_output_stays(place: Path) -> None:
+    before = (place / "in" / "a.png").read_bytes()
+    with pytest.raises(DataError, match=r"in/a\.png is one of the images"):
+        call("in", "--out", "in/a.png")
+    assert (place / "in" / "a.png").read_bytes() == before
 
 
 def interrupted(*arguments: object, **options: object) -> Iterator[Answered]:
@@ -151,12 +186,12 @@ def interrupted(*arguments: object, **options: object) -> Iterator[Answered]:
 @pytest.mark.parametrize("form", ["csv", "json", "table"])
 def test_ctrl_c_keeps_what_was_written(place: Path, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(predict_run, "answered", interrupted)
-    (place / "said").write_text("old")
-    done = call("in", "--out", "said", "--format", form, "--batch-size", "2")
+    (place / "said.txt").write_text("old")
+    done = call("in", "--out", "said.txt", "--format", form, "--batch-size", "2")
     assert done.exit_code == 130
-    assert done.stderr == "interrupted after 2 of 4 images; they are in said.partial\n"
-    assert (place / "said").read_text() == "old"
-    kept = (place / "said.partial").read_text()
+    assert done.stderr == "interrupted after 2 of 4 images; they are in said.txt.partial\n"
+    assert (place / "said.txt").read_text() == "old"
+    kept = (place / "said.txt.partial").read_text()
     if form == "json":
         assert [row["image"] for row in json.loads(kept)] == ["in/a.png", "in/b.png"]
     else:
@@ -174,10 +209,13 @@ def test_ctrl_c_keeps_what_was_written(place: Path, form: str, monkeypatch: pyte
         (["bundles"], "bundles has no image in it or below"),
         (
             ["in", "--model", "large"],
-            "no bundle 'large': it is no path, and no name in .*, where there are small",
+            "no bundle 'large': .*large does not exist, and .*bundles has none of that name, only small",
         ),
         (["in", "--format", "xml"], "format 'xml'; choose of table, csv, json"),
         (["in", "--out", "in"], "in is a folder; give the name of a file"),
+        (["in", "--out", "in/b.png"], "in/b.png is one of the images"),
+        (["in", "--out", "bundles/small/bundle.json"], "bundle.json lies in the bundle .*small"),
+        (["in", "--overlays", "bundles/small"], r"small lies in the bundle .* \(--overlays\)"),
         (["in", "--overlays", "in"], "in holds the image a.png; choose a folder of their own"),
         (["in", "--backend", "jax"], "'jax' is unknown; use one of auto, openvino, torch"),
         (["in", "--model", "in/a.png"], "a.png is no usable bundle"),

@@ -21,7 +21,17 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGBaseline8Bit, JPEGLS
 
 from xraykit import image_files
 from xraykit.errors import BadImageError, DataError
-from xraykit.images import Preprocess, brighten, check_images, clahe, histogram, mean_std, read_grey, resize
+from xraykit.images import (
+    Preprocess,
+    brighten,
+    check_images,
+    clahe,
+    histogram,
+    mean_std,
+    read_for,
+    read_grey,
+    resize,
+)
 
 RAMP = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (48, 1))  # 48 x 64, every level a multiple of 4
 
@@ -382,7 +392,7 @@ def test_voi_lut_is_applied():
         (
             np.arange(3072, dtype=np.uint16).reshape(3, 32, 32),
             {"SamplesPerPixel": 3, "PlanarConfiguration": 0},
-            r"pixels are \(32, 32, 3\) \(3 samples a pixel\), not \(32, 32\) with 1; export it as grey PNG",
+            r"DICOM has 3 samples a pixel, not 1; export it as grey PNG",
         ),
     ],
 )
@@ -392,7 +402,6 @@ def test_bad_dicom(pixels, tags, message):
         read_dicom(pixels, **tags)
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_dicom_that_is_not_finite():
     data = dicom_bytes(
         np.arange(1024, dtype=np.uint16).reshape(32, 32), RescaleSlope="1", RescaleIntercept="0"
@@ -402,7 +411,6 @@ def test_dicom_that_is_not_finite():
         image_files.decode(data.replace(b"DS\x02\x001 ", b"DS\x04\x00nan "), name="x.dcm")
 
 
-@pytest.mark.filterwarnings("ignore:Expected explicit VR")
 @pytest.mark.parametrize("implicit", [False, True])
 def test_deflated_dicom_is_refused_before_it_is_inflated(monkeypatch, implicit):
     def inflate(*args):
@@ -636,3 +644,37 @@ def test_mean_std_is_the_same_in_chunks(monkeypatch):
 def test_mean_std_of_nothing_is_an_error():
     with pytest.raises(DataError, match="selects no image"):
         mean_std(np.zeros((2, 8, 8), np.uint8), index=np.zeros(2, bool))
+
+
+# ---- one reader for classifiers
+
+
+@pytest.mark.parametrize("fit", ["squash", "pad"])
+@pytest.mark.parametrize(("suffix", "options"), [("png", {}), ("jpg", {"quality": 95})])
+def test_a_file_and_its_content_are_read_alike(tmp_path: Path, fit: str, suffix: str, options: dict) -> None:
+    path = saved(tmp_path / f"x.{suffix}", Image.fromarray(chest(900, 700)), **options)
+    read = read_for(path, name="x", size=64, fit=fit)
+    assert (read.dtype, read.shape) == (np.uint8, (64, 64))
+    np.testing.assert_array_equal(read, read_for(path.read_bytes(), name="x", size=64, fit=fit))
+    with Image.open(path) as image:
+        image.draft("L", (128, 128))
+        np.testing.assert_array_equal(read, resize(np.array(image), 64, fit=fit))
+
+
+@pytest.mark.parametrize("level", [0, 90, 255])
+@pytest.mark.parametrize("fit", ["squash", "pad"])
+def test_one_grey_level_everywhere_is_refused(tmp_path: Path, fit: str, level: int) -> None:
+    flat = Image.new("L", (40, 20), level)
+    path = saved(tmp_path / "x.png", flat)
+    with pytest.raises(BadImageError) as caught:
+        read_for(path, name="the upload", size=32, fit=fit)
+    assert str(caught.value) == (
+        f"the upload: has the grey level {level} everywhere; nothing can be said about it"
+    )
+    flat.putpixel((0, 0), abs(level - 1))
+    assert read_for(saved(path, flat), name="x", size=32, fit=fit).shape == (32, 32)
+
+
+def test_what_cannot_be_read_has_its_name() -> None:
+    with pytest.raises(BadImageError, match=r"^the upload: is not a JPEG"):
+        read_for(b"no image", name="the upload", size=32, fit="squash")

@@ -16,7 +16,9 @@ def predict(
     images: Annotated[
         list[Path],
         typer.Argument(
-            help="Image files, or folders of them: PNG, JPEG, BMP, TIFF, DICOM.", metavar="IMAGE..."
+            help="Image files, or folders of them: PNG, JPEG, BMP, TIFF, DICOM; of folders all but "
+            "*.gradcam.png, which --overlays writes.",
+            metavar="IMAGE...",
         ),
     ],
     model: Annotated[
@@ -32,10 +34,11 @@ def predict(
         typer.Option("--format", help="table, csv or json (default: by the suffix of --out, else table)."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="File to write or replace (default: standard output).")
+        Path | None,
+        typer.Option(help="File to write; a .csv, .json or .txt is replaced (default: standard output)."),
     ] = None,
     overlays: Annotated[
-        Path | None, typer.Option(help="Folder for a Grad-CAM overlay of each image, as PNG.")
+        Path | None, typer.Option(help="Folder for a Grad-CAM overlay of each image, NAME.gradcam.png.")
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Images at once.", min=1)] = 32,
     device: Device = "auto",
@@ -53,9 +56,12 @@ def predict(
     from xraykit import predict_files, predict_output, predict_run
 
     form = predict_output.format_of(form, out)
+    paths = predict_files.image_paths(images)
+    bundle, source = _load(model, data_dir)
     job = predict_run.Job(
-        paths=predict_files.image_paths(images),
-        bundle=_load(model, data_dir),
+        paths=paths,
+        bundle=bundle,
+        source=source,
         form=form,
         out=out.expanduser() if out else None,
         overlays=overlays.expanduser() if overlays else None,
@@ -66,14 +72,16 @@ def predict(
     raise typer.Exit(predict_run.run(job))
 
 
-def _load(model: str | None, data_dir: Path | None) -> "Bundle":
+def _load(model: str | None, data_dir: Path | None) -> "tuple[Bundle, Path]":
+    """The bundle, and its folder or zip."""
     from xraykit import bundle_files, predict_files
 
     if model is not None:
-        return bundle_files.load(predict_files.find_bundle(model, data_dir=data_dir))
+        path = predict_files.find_bundle(model, data_dir=data_dir)
+        return bundle_files.load(path), path
     from xraykit import bundle_build  # what makes bundles is not needed to load one
 
     path = bundle_build.embedded(data_dir, progress=sys.stderr.isatty())
     bundle = bundle_files.load(path)
     print(f"no --model: {bundle.name}, in {path}", file=sys.stderr)
-    return bundle
+    return bundle, path

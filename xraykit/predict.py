@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from xraykit.bundle import Answers, Bundle, Predictor
-from xraykit.errors import BadImageError, DataError
-from xraykit.images import Preprocess, read_grey, resize
+from xraykit.errors import BadImageError
+from xraykit.images import Preprocess, read_for
 from xraykit.threads import cores
 
 BATCHES_AHEAD = 2
@@ -41,35 +41,30 @@ class Answered:
 
 
 def rows(
-    predictor: Predictor, paths: Iterable[Path], *, batch_size: int = 32, on_unreadable: OnUnreadable
+    predictor: Predictor, paths: Iterable[Path], *, on_unreadable: OnUnreadable
 ) -> Iterator[dict[str, object]]:
     """One row an image, in the order of `paths`; see `columns`.
 
     Args:
-        batch_size: images at once.
+        predictor: its `batch_size` is how many images are in one batch.
         on_unreadable: called with the path of each file that cannot be used and the reason; it has no row.
-
-    Raises:
-        DataError: a batch size below 1; see `Predictor`.
     """
-    for batch in answered(predictor, paths, batch_size=batch_size, on_unreadable=on_unreadable):
+    for batch in answered(predictor, paths, on_unreadable=on_unreadable):
         yield from rows_of(predictor.bundle, batch)
 
 
 def answered(
-    predictor: Predictor, paths: Iterable[Path], *, batch_size: int = 32, on_unreadable: OnUnreadable
+    predictor: Predictor, paths: Iterable[Path], *, on_unreadable: OnUnreadable
 ) -> Iterator[Answered]:
     """As `rows`, a batch at a time and with the images."""
-    if batch_size < 1:
-        raise DataError(f"batch_size is {batch_size}; at least 1 is needed")
     waiting: deque[tuple[tuple[Path, ...], np.ndarray]] = deque()
 
     def images() -> Iterator[np.ndarray]:
-        for batch in _batches(readable, batch_size):
+        for batch in _batches(readable, predictor.batch_size):
             waiting.append((tuple(path for path, _ in batch), np.stack([image for _, image in batch])))
             yield waiting[-1][1]
 
-    with _read(paths, predictor.bundle.preprocess, ahead=BATCHES_AHEAD * batch_size) as found:
+    with _read(paths, predictor.bundle.preprocess, ahead=BATCHES_AHEAD * predictor.batch_size) as found:
         readable = _readable(found, on_unreadable)
         for answers in predictor.stream(images()):
             yield Answered(*waiting.popleft(), answers)
@@ -103,8 +98,7 @@ def shown(path: Path) -> str:
 
 def _loaded(path: Path, preprocess: Preprocess) -> np.ndarray | BadImageError:
     try:
-        # With the target as the data sets are read: large JPEGs are decoded at part of their size.
-        return resize(read_grey(path, target=preprocess.size), preprocess.size, fit=preprocess.fit)
+        return read_for(path, name=str(path), size=preprocess.size, fit=preprocess.fit)
     except BadImageError as error:
         return error
 

@@ -5,9 +5,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from xraykit import bundle_files
+from xraykit.bundle_manifest import JSON
 from xraykit.datasets.files import IMAGE_SUFFIXES, scan
 from xraykit.errors import DataError
 
+OVERLAY_SUFFIX = ".gradcam.png"  # of what `predict_overlays` writes
 _MAGIC_AT, _MAGIC = 128, b"DICM"
 
 
@@ -15,8 +17,9 @@ def image_paths(given: Sequence[str | Path]) -> list[Path]:
     """Every image file that is meant, each once, in the order given and within a folder sorted.
 
     A folder means the images in it and in those below it: files with one of `IMAGE_SUFFIXES`, and files
-    without a suffix that begin as DICOM does; hidden files are left out, and links to folders not followed.
-    A file that is named itself is taken whatever it is called.
+    without a suffix that begin as DICOM does. Left out are hidden files and overlays of an earlier run
+    (``*.gradcam.png``, see `predict_overlays`); links to folders are not followed. A file that is named
+    itself is taken whatever it is called.
 
     Raises:
         DataError: nothing given, a path that does not exist, a folder without images or not readable.
@@ -33,7 +36,8 @@ def image_paths(given: Sequence[str | Path]) -> list[Path]:
         if not inside:
             raise DataError(
                 f"{path} has no image in it or below; files ending with "
-                f"{', '.join(IMAGE_SUFFIXES)} are read, and DICOM files without a suffix"
+                f"{', '.join(IMAGE_SUFFIXES)} are read (but no *{OVERLAY_SUFFIX}), and DICOM files without "
+                "a suffix"
             )
         for one in inside:
             found.setdefault(one.resolve(), one)
@@ -43,11 +47,15 @@ def image_paths(given: Sequence[str | Path]) -> list[Path]:
 def find_bundle(given: str, *, data_dir: str | Path | None = None) -> Path:
     """The folder or zip of a bundle, from its path or from its name in `bundle_files.bundles_dir`.
 
+    A path comes first where it is a file, or a folder with a ``bundle.json``; any other folder of that name
+    is passed over.
+
     Raises:
-        DataError: neither; the message lists the names that are there, or says that one is there twice.
+        DataError: neither; the message says where was looked and lists the names that are there, or says
+            that one is there twice.
     """
     path = Path(given).expanduser()
-    if path.exists():
+    if os.path.isfile(path) or os.path.isfile(path / JSON):  # of a name that is too long `Path` would raise
         return path
     home = bundle_files.bundles_dir(data_dir)
     there = {
@@ -59,8 +67,9 @@ def find_bundle(given: str, *, data_dir: str | Path | None = None) -> Path:
     if len(named) > 1:
         raise DataError(f"{given!r} is the name of {_named([str(p) for p in named])}; give the path of one")
     if not named:
-        choice = f"there are {_named(sorted(there.values()))}" if there else "there are none"
-        raise DataError(f"no bundle {given!r}: it is no path, and no name in {home}, where {choice}")
+        why = f"is a folder without {JSON}" if os.path.isdir(path) else "does not exist"
+        names = f"none of that name, only {_named(sorted(there.values()))}" if there else "no bundles"
+        raise DataError(f"no bundle {given!r}: {path.absolute()} {why}, and {home} has {names}")
     return named[0]
 
 
@@ -69,7 +78,8 @@ def _below(folder: Path) -> Iterator[Path]:
         listing = scan(folder)
     except OSError as error:
         raise DataError(f"{folder} cannot be read ({error.strerror}); check its permissions") from error
-    names = listing.images + [name for name in listing.others if _is_dicom(folder / name)]
+    images = [name for name in listing.images if not name.lower().endswith(OVERLAY_SUFFIX)]
+    names = images + [name for name in listing.others if _is_dicom(folder / name)]
     yield from (folder / name for name in sorted(names))
     for name in listing.folders:
         if not (folder / name).is_symlink():

@@ -8,10 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, TextIO
 
+from xraykit.datasets.files import IMAGE_SUFFIXES
 from xraykit.errors import DataError
 from xraykit.storage import guarded
 
 FORMATS = ("table", "csv", "json")
+REPLACED = (".csv", ".json", ".txt")  # what the answers of an earlier run are called
 LEGEND = "For teaching and research, not for clinical use."
 MARK, P = "!", "p_"
 UNKNOWN = (
@@ -56,6 +58,45 @@ def format_of(given: str | None, out: Path | None) -> str:
     return name
 
 
+def check_out(out: Path, *, images: Sequence[Path], bundle: Path | None = None) -> None:
+    """Refuse to write over what is read, or over anything that does not look like an earlier answer.
+
+    Args:
+        out: the file to write; one of `REPLACED` that exists is replaced.
+        images: that are answered.
+        bundle: its folder or zip, if it came from the disk.
+
+    Raises:
+        DataError: `out` is one of the images, or the bundle, or lies in it; ends as an image does; is a
+            folder; or exists and is no ordinary file of `REPLACED`.
+    """
+    exists = os.path.exists(out)  # of a name that is too long `Path.exists` would raise
+    if os.path.isdir(out):
+        raise DataError(f"{out} is a folder; give the name of a file (--out)")
+    if exists and any(image.exists() and out.samefile(image) for image in images):
+        raise DataError(f"{out} is one of the images; give another file for the answers (--out)")
+    check_apart(out, bundle, option="--out")
+    kinds = ", ".join(REPLACED)
+    if out.suffix.lower() in IMAGE_SUFFIXES:
+        raise DataError(
+            f"{out} would be taken for an image; give a name that ends with one of {kinds} (--out)"
+        )
+    if exists and not (out.is_file() and out.suffix.lower() in REPLACED):
+        raise DataError(
+            f"{out} exists; only files that end with {kinds} are replaced: move it, or choose "
+            "another name (--out)"
+        )
+
+
+def check_apart(place: Path, bundle: Path | None, *, option: str) -> None:
+    """Raise DataError where `place` is the folder or zip of the bundle, or lies in it."""
+    if bundle and bundle.resolve() in (place.resolve(), *place.resolve().parents):
+        raise DataError(
+            f"{place} lies in the bundle {bundle}, which has to stay as it is; choose another "
+            f"place ({option})"
+        )
+
+
 @contextmanager
 def written(out: Path) -> Iterator[TextIO]:
     """A text file that takes the place of `out` when the block ends without an exception.
@@ -63,10 +104,8 @@ def written(out: Path) -> Iterator[TextIO]:
     After Ctrl-C what was written is kept as ``<out>.partial``; after an error nothing is.
 
     Raises:
-        StorageError: it cannot be written. DataError: `out` is a folder.
+        StorageError: it cannot be written.
     """
-    if out.is_dir():
-        raise DataError(f"{out} is a folder; give the name of a file (--out)")
     with guarded(out.parent, advice=_ADVICE):
         out.parent.mkdir(parents=True, exist_ok=True)
         new = out.with_name(f".{out.name}.{os.getpid()}.partial")

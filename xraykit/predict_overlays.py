@@ -1,6 +1,12 @@
-"""Grad-CAM overlays of `xraykit predict`: one PNG an image, for the decision that was made about it."""
+"""Grad-CAM overlays of `xraykit predict`: one PNG an image, for the decision that was made about it.
 
+They are called ``<stem>.gradcam.png``, a name that `predict_files.image_paths` leaves out of folders: no
+overlay replaces a file that is called otherwise, and none is taken for an X-ray by the next run.
+"""
+
+import hashlib
 import io
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,22 +19,28 @@ from xraykit.explain import explain
 from xraykit.explain_cut import Explained
 from xraykit.plots.explain import overlays
 from xraykit.predict import Answered, shown
+from xraykit.predict_files import OVERLAY_SUFFIX
 from xraykit.storage import write_atomic
 
 DPI = 150
+LONGEST = 220  # bytes of a name; file systems take 255, of which an unfinished file needs some more
 
 
 def places(paths: Sequence[Path], folder: Path) -> dict[Path, Path]:
-    """The PNG of each image in `folder`: named after it, with its suffix and folders where names collide.
+    """The PNG of each image in `folder`: ``<stem>.gradcam.png``.
+
+    Where several images have the same stem, theirs have the suffix and as many folders as tell them apart:
+    ``a.jpg.gradcam.png``, ``s_a.jpg.gradcam.png``. Of a name above LONGEST bytes the beginning is kept, with
+    eight digits of its SHA-256. The same images have the same names in the next run, which replaces them.
 
     Raises:
-        DataError: `folder` is a file, or holds one of the images, among which the next run would find the
-            overlays.
+        DataError: `folder` is a file, or holds one of the images.
     """
     folder = folder.expanduser()
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder} is a file; give a folder for the overlays (--overlays)")
-    inside = [path for path in paths if folder.resolve() in (path.resolve().parent, path.absolute().parent)]
+    here = folder.resolve()
+    inside = [path for path in paths if here in (path.resolve().parent, path.parent.resolve())]
     if inside:
         raise DataError(
             f"{folder} holds the image {inside[0].name}; choose a folder of their own for the "
@@ -85,7 +97,11 @@ def _names(paths: Sequence[Path]) -> list[str]:
 def _name(path: Path, level: int) -> str:
     """The stem at level 0, the name of the file at 1, and one folder more at each further level."""
     name = "_".join(path.absolute().parts[-level:]) if level else path.stem
-    return name if name.lower().endswith(".png") else f"{name}.png"
+    data = os.fsencode(name)
+    if len(data) + len(OVERLAY_SUFFIX) > LONGEST:
+        end = f"-{hashlib.sha256(data).hexdigest()[:8]}"
+        name = data[: LONGEST - len(end) - len(OVERLAY_SUFFIX)].decode("utf-8", "ignore") + end
+    return name + OVERLAY_SUFFIX
 
 
 def _numbered(names: Sequence[str]) -> list[str]:
@@ -96,7 +112,7 @@ def _numbered(names: Sequence[str]) -> list[str]:
         n, one = 1, name
         while one.casefold() in taken:
             n += 1
-            one = f"{name.removesuffix('.png')}-{n}.png"
+            one = f"{name.removesuffix(OVERLAY_SUFFIX)}-{n}{OVERLAY_SUFFIX}"
         taken.add(one.casefold())
         numbered.append(one)
     return numbered

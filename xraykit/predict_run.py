@@ -11,7 +11,15 @@ from tqdm import tqdm
 
 from xraykit.bundle import Bundle, Predictor, explained
 from xraykit.predict import Answered, answered, columns, rows_of, shown
-from xraykit.predict_output import LEGEND, UNKNOWN, partial, writer, written
+from xraykit.predict_output import (
+    LEGEND,
+    UNKNOWN,
+    check_apart,
+    check_out,
+    partial,
+    writer,
+    written,
+)
 
 if TYPE_CHECKING:
     from xraykit.explain_cut import Explained
@@ -22,10 +30,14 @@ OPENVINO_FROM = 200  # images; its start takes up to half a second, which fewer 
 
 @dataclass(frozen=True)
 class Job:
-    """What to answer, with what, and where it goes; see `cli_predict.predict`."""
+    """What to answer, with what, and where it goes; see `cli_predict.predict`.
+
+    `source` is the folder or zip that the bundle was loaded from, in which nothing may be written.
+    """
 
     paths: list[Path]
     bundle: Bundle = field(repr=False)
+    source: Path | None = None
     form: str = "table"
     out: Path | None = None
     overlays: Path | None = None
@@ -49,8 +61,12 @@ def run(job: Job) -> int:
 
     Raises:
         XraykitError: options that do not fit, before anything is computed; see `bundle.Predictor`,
-            `bundle.explained`, `predict_overlays.places` and `predict_output.written`.
+            `bundle.explained`, `predict_overlays.places`, `predict_output.check_out` and `written`.
     """
+    if job.out:
+        check_out(job.out, images=job.paths, bundle=job.source)
+    if job.overlays:
+        check_apart(job.overlays, job.source, option="--overlays")
     seen = _Seen()
     drawing = _Overlays(job) if job.overlays else None
     backend = "torch" if job.backend == "auto" and len(job.paths) < OPENVINO_FROM else job.backend
@@ -102,8 +118,7 @@ def _answer(job: Job, predictor: Predictor, to: TextIO, *, seen: _Seen, drawing:
 
         rows.start()
         try:
-            about = {"batch_size": job.batch_size, "on_unreadable": unreadable}
-            for batch in answered(predictor, job.paths, **about):
+            for batch in answered(predictor, job.paths, on_unreadable=unreadable):
                 for row in rows_of(job.bundle, batch):
                     rows.row(row)
                 to.flush()
