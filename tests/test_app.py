@@ -4,8 +4,10 @@ import re
 import socket
 import sys
 import tempfile
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -14,9 +16,12 @@ from streamlit.testing.v1 import AppTest
 from typer.testing import CliRunner
 
 from xraykit import app, bundle_build, bundle_files, classifiers, cli, explain
-from xraykit.app import building, choosing, examples, uploads, views
+from xraykit.app import build_page, building, choosing, examples, uploads, views
+from xraykit.app.uploads import Picture
 from xraykit.bundle import Bundle, Predictor
-from xraykit.errors import RunError, StorageError
+from xraykit.bundle_cards import USE
+from xraykit.errors import DataError, RunError, StorageError
+from xraykit.images import Preprocess, read_for
 
 SCRIPT = Path(app.__file__).with_name("main.py")
 PNG = "image/png"
@@ -48,7 +53,7 @@ def findings() -> Bundle:
     model = classifiers.build("cnn-small", 3)
     return bundle_build.from_network(
         model,
-        classes=("Mass", "Effusion, small", "Hernia"),
+        classes=("Mass", "Small effusion", "Hernia"),
         size=48,
         temperature=1.0,
         thresholds=(0.0, 0.0, 1.0),
@@ -94,23 +99,26 @@ def test_the_first_page(page: Callable[[], AppTest]) -> None:
     at = page()
     assert not at.exception
     assert at.markdown[0].value == "For teaching and research, not for clinical use."
+    assert at.markdown[0].value.lower() == f"{USE}."
     assert at.selectbox(key=choosing.CHOICE).options == ["embedded"]
     assert "two classes tells normal, ill: one of two classes, by a threshold" in text(at).replace("**", "")
     assert at.info[0].value == "Upload images or choose an example above."
 
 
 def test_answers_are_those_of_the_classifier(page: Callable[[], AppTest], binary: Bundle) -> None:
-    images = [*pictures(1, seed=5), *pictures(1, seed=6, size=70)]
-    at = upload(page(), files(images))
-    expected = [Predictor(binary).answer([image]) for image in images]
+    (large,) = pictures(1, seed=7, size=500)  # as a JPEG it is decoded at part of its size
+    data = [*map(encoded, pictures(1, seed=5) + pictures(1, seed=6, size=70)), encoded(large, "JPEG")]
+    at = upload(page(), [(f"x {i}.png", content, PNG) for i, content in enumerate(data)])
+    read = [read_for(content, name="x", size=binary.size, fit="squash") for content in data]
+    expected = [Predictor(binary).answer([image]) for image in read]
     shown = at.dataframe[0].value
-    assert list(shown["image"]) == ["x 0.png", "x 1.png"]
+    assert list(shown["image"]) == ["x 0.png", "x 1.png", "x 2.png"]
     assert list(shown["says"]) == [e.said[0] for e in expected]
     np.testing.assert_array_equal(
         shown[["p(normal)", "p(ill)"]], np.concatenate([e.probabilities for e in expected])
     )
     assert list(shown["looks like what it knows"] == "yes") == [not e.unknown[0] for e in expected]
-    assert text(at).count("Nearest labelled images") == 2
+    assert text(at).count("Nearest labelled images") == 3
 
 
 def test_what_it_does_not_know_is_called_so(page: Callable[[], AppTest]) -> None:
@@ -191,8 +199,8 @@ def test_new_bundles_need_no_change_to_the_app(
     upload(at, files(pictures(1, seed=5)))
     expected = {
         "more/three": ["the class with the largest probability", "Nearest labelled images"],
-        "network": ["every finding above its threshold", "Said: **Mass, Effusion, small**"],
-        "packed.zip": ["Said: **Mass, Effusion, small**"],
+        "network": ["every finding above its threshold", "Said: **Mass, Small effusion**"],
+        "packed.zip": ["Said: **Mass, Small effusion**"],
         "knn": ["No heat map: ", "saved without pictures"],
     }
     for label, messages in expected.items():
@@ -248,7 +256,7 @@ def test_an_uploaded_bundle_is_chosen_and_leaves_no_file(
     assert at.selectbox(key=choosing.CHOICE).options == ["findings (uploaded)", "embedded"]
     assert at.selectbox(key=choosing.CHOICE).value == "findings (uploaded)"
     upload(at, files(pictures(1, seed=5)))
-    assert "Said: **Mass, Effusion, small**" in text(at)
+    assert "Said: **Mass, Small effusion**" in text(at)
     assert list(empty.rglob("*")) == []
 
 
@@ -345,13 +353,70 @@ def test_what_cannot_be_built_is_a_message(page: Callable[[], AppTest]) -> None:
     at = given_classes(page(), one, two[:2])
     assert "pneumonia has 2 images that can be used; give 3 to 100 of each" in text(at)
     given_classes(at, one, [*two, ("again.png", one[0][1], PNG)])
-    assert "a 0.png of normal and again.png of pneumonia are the same picture" in text(at)
+    assert "again.png (pneumonia) is the same as a 0.png (normal); keep it in one class" in text(at)
     given_classes(at, one, [*two[:2], ("twice.png", two[0][1], PNG)])
     assert "pneumonia has 2 images that can be used" in text(at)
     at.text_input(key="class 1").set_value("NORMAL")
     given_classes(at, one, two)
-    assert "two classes are called 'normal'" in text(at)
+    assert "two classes are called 'normal' and 'NORMAL'" in text(at)
     assert "built" not in at.session_state
+
+
+RAMP = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (64, 1))
+
+
+def test_the_same_picture_in_two_classes_is_an_error() -> None:
+    ill = [Picture("a.png", RAMP.T), Picture("b.png", RAMP)]
+    message = re.escape("b.png (ill) is the same as a.bmp (normal); keep it in one class")
+    with pytest.raises(DataError, match=f"^{message}"):
+        building.alone({"normal": [Picture("a.bmp", RAMP)], "ill": ill})
+
+
+def test_the_same_picture_twice_in_a_class_counts_once() -> None:
+    first, again, other = (Picture(n, p) for n, p in (("a", RAMP), ("b", RAMP), ("c", RAMP[:, ::-1])))
+    kept, twice = building.alone({"normal": [first, again, other], "ill": []})
+    assert kept == {"normal": [first, other], "ill": []}
+    assert kept["normal"][0] is first
+    assert twice == ["normal: b is the same picture as a and counts once"]
+
+
+def test_class_names() -> None:
+    assert building.class_names([" normal ", "ill  or\tnot"]) == ("normal", "ill or not")
+    for names, message in (
+        (["normal", " "], "class 2 has no name; give every class one"),
+        (["a" * 201, "b"], "of 201 letters; give a text of 1 to 200"),
+        (["a\x07", "b"], "the name 'a.*of 2 letters; give a text of 1 to 200 printable characters"),
+        (["Normal", "ill", "normal"], "two classes are called 'Normal' and 'normal'; give each another name"),
+    ):
+        with pytest.raises(DataError, match=message):
+            building.class_names(names)
+
+
+def test_what_is_wanted_is_what_the_classifier_takes(binary: Bundle) -> None:
+    assert building.wanted_by("phantom") == binary.preprocess
+
+
+class File(NamedTuple):
+    name: str
+    data: bytes
+
+    def getvalue(self) -> bytes:
+        return self.data
+
+
+def test_pictures_are_made_small_one_at_a_time() -> None:
+    side = 1500
+    rows = np.random.default_rng(0).integers(0, 256, (8, side), np.uint8)
+    given = [File(f"{i}.png", encoded(np.tile(row, (side, 1)))) for i, row in enumerate(rows)]
+    tracemalloc.start()
+    try:
+        read, left_out = build_page._read(("a", "b"), [given[:4], given[4:]], Preprocess(size=64))
+        kept, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert [picture.grey.shape for of in read.values() for picture in of] == [(64, 64)] * 8
+    assert left_out == []
+    assert kept < 2**20 < most < 3 * side**2  # two copies of one of them at a time
 
 
 def test_building_leaves_no_file(
@@ -418,8 +483,8 @@ def test_the_examples_are_fixed() -> None:
     assert list(made) == ["normal 1", "normal 2", "bacterial 1", "bacterial 2", "viral 1", "viral 2"]
     for name, (truth, picture) in made.items():
         assert name.startswith(truth)
-        assert (picture.grey.shape, picture.grey.dtype) == ((512, 512), np.uint8)
-    assert len({picture.digest for _, picture in made.values()}) == 6
+        assert (picture.shape, picture.dtype) == ((512, 512), np.uint8)
+    assert len({picture.tobytes() for _, picture in made.values()}) == 6
 
 
 # ---- the server

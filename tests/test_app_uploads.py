@@ -1,6 +1,5 @@
 """What the app takes from a browser: limits, hostile files, pictures that are given twice."""
 
-import re
 import tempfile
 from pathlib import Path
 
@@ -11,33 +10,65 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xraykit.app import uploads
-from xraykit.app.uploads import (
-    alone,
-    check_bytes,
-    class_names,
-    first_of,
-    picture_of,
-    read_picture,
-    shown_name,
-)
+from xraykit.app.uploads import check_bytes, first_of, picture_of, shown_name, smaller, thumbnail
 from xraykit.errors import BadImageError, DataError
-from xraykit.image_files import read_grey
+from xraykit.images import Preprocess, read_for, resize
 
 RAMP = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (48, 1))  # 48 x 64
 
 
+def read_picture(name: str, data: bytes, *, size: int = 32, side: int = 0) -> uploads.Picture:
+    return uploads.read_picture(name, data, wanted=Preprocess(size=size), side=side)
+
+
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF"])
-def test_a_picture_is_read_exactly(kind: str) -> None:
+def test_a_picture_is_kept_at_the_size_of_the_classifier(kind: str) -> None:
     picture = read_picture(f"ramp.{kind.lower()}", encoded(RAMP, kind))
-    np.testing.assert_array_equal(picture.grey, RAMP)
+    np.testing.assert_array_equal(picture.grey, resize(RAMP, 32))
+    assert picture.shown is None
     assert picture.name == f"ramp.{kind.lower()}"
-    assert picture.digest == picture_of("other name", RAMP).digest
+    np.testing.assert_array_equal(
+        picture_of("x", RAMP, wanted=Preprocess(size=32), side=8).grey, picture.grey
+    )
 
 
-def test_pictures_are_read_as_files_are(tmp_path: Path) -> None:
-    for name, data in {"x.jpg": encoded(RAMP, "JPEG"), "x.dcm": dicom(48, 64, RAMP.tobytes())}.items():
-        (tmp_path / name).write_bytes(data)
-        np.testing.assert_array_equal(read_picture(name, data).grey, read_grey(tmp_path / name))
+LARGE = np.add.outer(np.arange(900) % 251, np.arange(1100) // 5).astype(np.uint8)
+
+
+@pytest.mark.parametrize("fit", ["squash", "pad"])
+@pytest.mark.parametrize("name", ["x.jpg", "x.png", "x.dcm"])
+def test_the_app_reads_what_the_command_line_reads(tmp_path: Path, name: str, fit: str) -> None:
+    data = {
+        "x.jpg": encoded(LARGE, "JPEG"),
+        "x.png": encoded(LARGE),
+        "x.dcm": dicom(900, 1100, LARGE.tobytes()),
+    }[name]
+    (tmp_path / name).write_bytes(data)
+    picture = uploads.read_picture(name, data, wanted=Preprocess(size=64, fit=fit), side=640)
+    np.testing.assert_array_equal(picture.grey, read_for(tmp_path / name, name=name, size=64, fit=fit))
+    assert picture.shown.shape == (524, 640)  # 900 * 640 / 1100 = 523.6, also where the JPEG is read smaller
+
+
+def test_a_file_is_decoded_once_at_its_full_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    decode, sizes = uploads.decode, []
+
+    def counted(*arguments: object, **options: object) -> tuple[np.ndarray, tuple[int, int]]:
+        sizes.append(decode(*arguments, **options)[0].shape)
+        return decode(*arguments, **options)
+
+    monkeypatch.setattr(uploads, "decode", counted)
+    read_picture("x.png", encoded(LARGE), side=640)
+    assert sizes == [(900, 1100)]
+    sizes.clear()
+    read_picture("x.jpg", encoded(LARGE, "JPEG"), side=300)
+    assert sizes == [(113, 138), (450, 550)]  # 1/8 for 2 x 32 pixels at least, 1/2 for 300
+
+
+def test_a_thumbnail() -> None:
+    assert thumbnail("x.png", encoded(LARGE), side=160).shape == (131, 160)
+    np.testing.assert_array_equal(smaller(RAMP, side=64), RAMP)
+    with pytest.raises(DataError, match=r"^x\.png: is empty"):
+        thumbnail("x.png", b"", side=160)
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -111,36 +142,3 @@ def test_a_shown_name_is_short_and_printable(name: str) -> None:
     assert 1 <= len(shown) <= uploads.MAX_NAME
     assert shown.isprintable()
     assert "/" not in shown
-
-
-def test_the_same_picture_in_two_classes_is_an_error() -> None:
-    ill = [picture_of("a.png", RAMP.T), picture_of("b.png", RAMP)]
-    with pytest.raises(
-        DataError, match=re.escape("a.bmp of normal and b.png of ill are the same picture; take")
-    ):
-        alone({"normal": [picture_of("a.bmp", RAMP)], "ill": ill})
-
-
-def test_the_same_picture_twice_in_a_class_counts_once() -> None:
-    first, again, other = (picture_of(n, p) for n, p in (("a", RAMP), ("b", RAMP), ("c", RAMP[:, ::-1])))
-    kept, twice = alone({"normal": [first, again, other], "ill": []})
-    assert kept == {"normal": [first, other], "ill": []}
-    assert twice == ["normal: b is the same picture as a and counts once"]
-
-
-def test_pixels_of_another_shape_are_another_picture() -> None:
-    flat = np.arange(32 * 64, dtype=np.uint32).astype(np.uint8)
-    assert picture_of("x", flat.reshape(32, 64)).digest != picture_of("x", flat.reshape(64, 32)).digest
-    assert picture_of("x", RAMP).digest == picture_of("x", np.asfortranarray(RAMP)).digest
-
-
-def test_class_names() -> None:
-    assert class_names([" normal ", "ill  or\tnot"]) == ("normal", "ill or not")
-    for names, message in (
-        (["normal", " "], "class 2 has no name; give every class one"),
-        (["a" * 61, "b"], "class 1 has 61 letters; give at most 60"),
-        (["a\x07", "b"], "the name of class 1 has 2 letters; give at most 60, printable ones"),
-        (["Normal", "ill", "normal"], "two classes are called 'normal'; give each another name"),
-    ):
-        with pytest.raises(DataError, match=message):
-            class_names(names)

@@ -22,14 +22,17 @@ from xraykit import bundle_build, bundle_embedded, bundle_fit, classifiers, trai
 from xraykit.bundle import Predictor
 from xraykit.bundle_build import embedded, few_shot, from_network
 from xraykit.bundle_cards import fingerprint, judged
+from xraykit.bundle_checks import check_names
 from xraykit.bundle_engines import features_of
 from xraykit.bundle_files import load, save
 from xraykit.bundle_fit import folds, informed, out_of_fold
 from xraykit.bundle_head_checks import ClassMean
 from xraykit.bundle_heads import answer, fitted_part
+from xraykit.bundle_inputs import _key, repeats
+from xraykit.bundle_manifest import JSON
 from xraykit.datasets import synthetic
 from xraykit.decisions import fit_temperature, probabilities, threshold_for_sensitivity
-from xraykit.errors import DataError
+from xraykit.errors import BundleError, DataError
 from xraykit.fewshot_classifiers import CLASSIFIERS
 from xraykit.images import Preprocess
 from xraykit.training_config import Config
@@ -310,9 +313,16 @@ BAD = {
         "image 5 has the grey level 7 every",
     ),
     "one class": ({"classes": ["normal"]}, r"classes \['normal'\]; give two names or more"),
-    "text": ({"classes": "ab"}, "classes 'ab'; give two names or more"),
-    "empty": ({"classes": ["normal", " "]}, "none of them empty or twice"),
-    "twice": ({"classes": ["Normal", "normal"]}, "none of them empty or twice"),
+    "text": ({"classes": "ab"}, "classes 'ab'; give a list of 1 to 1000 names"),
+    "empty": ({"classes": ["normal", " "]}, "the name ' ', of 1 letters; give a text of 1 to 200 printable"),
+    "twice": ({"classes": ["Normal", "normal"]}, "two classes are called 'Normal' and 'normal'; give each"),
+    "line": ({"classes": ["a\nb", "c"]}, r"the name 'a\\nb', of 3 letters; .* without line breaks"),
+    "long": ({"classes": ["x" * 300, "c"]}, "of 300 letters; give a text of 1 to 200"),
+    "number": ({"classes": [1, 2]}, "the name 1; give a text"),
+    "no name": ({"name": ""}, "the name '', of 0 letters"),
+    "about": ({"about": {"auroc": np.nan}}, "about cannot be kept: its card cannot be written as JSON"),
+    "scalar": ({"about": {"n": np.int64(3)}}, "about cannot be kept: .* int64 is not JSON serializable"),
+    "huge": ({"about": {"n": 10**30}}, r"about cannot be kept: .*10{19}\.\.\. is too large"),
     "labels": ({"labels": np.zeros(5, int)}, r"labels int64 \(5,\) for 6 images; give one code for each"),
     "names": ({"labels": np.array(["a"] * 6)}, r"labels <U1 \(6,\) for 6 images"),
     "codes": (
@@ -341,6 +351,32 @@ def test_what_cannot_become_a_classifier(name: str) -> None:
     about = {"images": images, "labels": codes, "classes": PAIR, "name": "x"} | changed
     with pytest.raises(DataError, match=message):
         few_shot(about.pop("images"), about.pop("labels"), about.pop("classes"), **about)
+
+
+@pytest.mark.parametrize("name", ["line", "long", "no name", "about", "scalar"])
+def test_networks_that_could_not_be_saved(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    changed, message = BAD[name]
+    monkeypatch.setattr(bundle_build, "features_of", lambda *a: pytest.fail("computed before the check"))
+    with pytest.raises(DataError, match=message):
+        network(**changed)
+
+
+@pytest.mark.parametrize("finding", ["none", "None ", "mass, large"])
+def test_findings_whose_names_an_answer_could_not_tell(finding: str) -> None:
+    with pytest.raises(DataError, match=f"a finding is called '{finding}', and an answer lists findings"):
+        network("multilabel", classes=("nodule", finding, "oedema"))
+    assert check_names(("nodule", finding)) == ("nodule", finding)  # of one label an image it is a name
+
+
+@given(st.lists(st.text(max_size=4), max_size=4))
+def test_names_are_taken_as_they_are_or_refused(names: list[str]) -> None:
+    good = all(n.strip() and n.isprintable() for n in names) and names
+    same = len({" ".join(n.split()).casefold() for n in names}) < len(names)
+    if good and not same:
+        assert check_names(names) == tuple(names)
+    else:
+        with pytest.raises(DataError, match="give "):
+            check_names(names)
 
 
 def test_the_same_image_twice_is_held_out_together(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -490,3 +526,28 @@ def test_a_folder_of_yours_is_not_taken_for_the_embedded_bundle(tmp_path: Path, 
     embedded(tmp_path)
     assert load(other).name == "mine"
     assert fitted_part(load(other).head).n_features_in_ == 256
+
+
+def test_a_bundle_of_yours_in_its_place_is_not_replaced(tmp_path: Path, made: list[int]) -> None:
+    folder = save(replace(estimator(), name="mine"), tmp_path / "bundles" / "synthetic-phantom")
+    with pytest.raises(
+        BundleError, match=r"synthetic-phantom is where the embedded .* is not replaced; rename that folder"
+    ):
+        embedded(tmp_path)
+    assert (made, load(folder).name) == ([], "mine")
+    folder.rename(folder.with_name("mine"))
+    assert embedded(tmp_path) == folder
+    assert made == [10]
+    (folder / JSON).write_text("{")  # whose it is cannot be told any more
+    with pytest.raises(BundleError, match="rename that folder"):
+        embedded(tmp_path)
+
+
+def test_the_pixels_of_repeated_images_are_not_kept() -> None:
+    images = [*xrays(3)[0]]
+    images[4] = images[3].copy()
+    rows = repeats(images, np.repeat([0, 1], 3), PAIR)
+    assert rows.tolist() == [0, 1, 2, 3, 3, 5]
+    assert len(_key(images[0])[1]) == 32
+    assert _key(images[0]) != _key(images[0].reshape(32, 128))
+    assert _key(images[0].T) == _key(images[0].T.copy())

@@ -1,5 +1,6 @@
 """Bundles to files and back, and what happens to those that are not what they should be."""
 
+import json
 import multiprocessing
 import os
 import warnings
@@ -16,7 +17,7 @@ from safetensors.torch import save as tensors_to
 from toy_bundles import change, estimator, network, refused, save_and_die, xrays, zipped_toy
 
 from xraykit import backbones, bundle_files, bundle_networks
-from xraykit.backbones import Pooled, Pretraining, from_module
+from xraykit.backbones import Pooled, Pretraining, from_module, xrv_nets
 from xraykit.bundle import Bundle, Predictor
 from xraykit.bundle_files import find, from_zip, load, save, to_zip
 from xraykit.bundle_manifest import JSON, LARGEST
@@ -123,7 +124,9 @@ def test_the_weights_are_inside(tmp_path: Path, pair: Bundle) -> None:
 def test_torchxrayvision_without_its_files(tmp_path: Path) -> None:
     """Its own download is not possible here, so the weights are random."""
     about = {"architecture": "densenet121-res224-all", "built_for": 64, "mean": [0.5], "std": [1 / 2048]}
-    maps = bundle_networks._maps("densenet121-res224-all", 64, {}).eval()
+    maps = torch.nn.Sequential(
+        xrv_nets.library().models.DenseNet(weights=None).features, torch.nn.ReLU()
+    ).eval()
     module = Pooled(maps, mean=about["mean"], std=about["std"])
     backbone = from_module(module, name="x", size=64, pretraining=Pretraining(labels=("Mass",)))
     seen = {"data": [], "labels": ["Mass"], "source": "", "seeds": ""}
@@ -233,6 +236,14 @@ def test_a_full_disk_leaves_the_old_bundle(folder: Path, monkeypatch: pytest.Mon
 # ---- damage, and other versions
 
 
+def test_the_sentence_on_its_use_cannot_be_changed(folder: Path, pair: Bundle) -> None:
+    change(folder, lambda m: m["card"].update(use="approved for clinical use"))
+    assert load(folder).card == pair.card
+    assert pair.card["use"] == "for teaching and research, not for clinical use"
+    clinical = replace(pair, card=pair.card | {"use": "clinical"})
+    assert "clinical use" in json.loads((save(clinical, folder) / JSON).read_text())["card"]["use"]
+
+
 def test_a_damaged_copy(folder: Path, pair: Bundle) -> None:
     for name in sorted(set(LARGEST) - {JSON, "network.safetensors"}):
         whole = (folder / name).read_bytes()
@@ -285,8 +296,8 @@ MANIFESTS = {
     "no format": (lambda m: m.pop("format"), "'format' is missing; it must be int"),
     "format 0": (lambda m: m.update(format=0), "has the format 0"),
     "bool": (lambda m: m.update(format=True), "'format' is True; it must be int"),
-    "name": (lambda m: m.update(name="a\x1b[31m"), "its names are .* printable characters"),
-    "empty": (lambda m: m.update(classes=["", "b"]), "its names are"),
+    "name": (lambda m: m.update(name="a\x1b[31m"), r"the name 'a\\x1b\[31m', of 6 letters; give a text of"),
+    "empty": (lambda m: m.update(classes=["", "b"]), "its names cannot be used: the name '', of 0 letters"),
     "kind": (lambda m: m.update(kind="regression"), "it is 'regression' of 2 classes"),
     "classes": (lambda m: m.update(classes=["a", "b", "c"]), "it is 'binary' of 3 classes"),
     "head": (
@@ -297,7 +308,7 @@ MANIFESTS = {
         lambda m: m.update(kind="multilabel", thresholds=[0.5, 0.5]),
         "a scikit-learn head is binary",
     ),
-    "repeat": (lambda m: m.update(classes=["a", "a"]), r"its classes \['a', 'a'\] repeat"),
+    "repeat": (lambda m: m.update(classes=["a", "a"]), "two classes are called 'a' and 'a'"),
     "threshold": (
         lambda m: m.update(thresholds=[1.5]),
         r"its thresholds are \[1\.5\]; each is a probability",
@@ -305,7 +316,10 @@ MANIFESTS = {
     "thresholds": (lambda m: m.update(thresholds=[0.5, 0.5]), "it has 2 thresholds; binary has 1"),
     "text": (lambda m: m.update(thresholds=["0.5"]), "'thresholds' is '0.5'; it must be int or float"),
     "temperature": (lambda m: m.update(temperature=0), "its temperature is 0"),
-    "huge": (lambda m: m.update(temperature=10**400), "do not fit together"),
+    "huge": (
+        lambda m: m.update(temperature=10**400),
+        r"is no JSON \(10000000000000000000\.\.\. is too large\)",
+    ),
     "limit": (lambda m: m["known"].update(limit=-1), "limit -1; give a finite distance above 0"),
     "known": (
         lambda m: m["known"].update(other=1),
@@ -340,6 +354,18 @@ MANIFESTS = {
     "files": (lambda m: m.update(files=[]), "'files' is .*; it must be dict"),
     "entry": (lambda m: m["files"].update({"head.skops": 7}), "head.skops is 7, not its size and hash"),
     "card": (lambda m: m.update(card=None), "'card' is None; it must be dict"),
+    "huge format": (lambda m: m.update(format=10**400), r"\(10{19}\.\.\. is too large\); get"),
+    "tiny limit": (lambda m: m["known"].update(limit=1e-320), "its limit is 1e-320, so that distances in"),
+    "fingerprint": (
+        lambda m: m["card"]["training"].update(fingerprint=["x"]),
+        r"the training fingerprint \['x'\] instead of 64 hex digits",
+    ),
+    "no training": (lambda m: m["card"].update(training="x"), "the training fingerprint None instead"),
+    "versions": (
+        lambda m: m["card"].update(versions={"torch": 2}),
+        r"the versions \{'torch': 2\} instead of",
+    ),
+    "no versions": (lambda m: m["card"].pop("versions"), "the versions None instead of one text a package"),
 }
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import re
 import stat
 import subprocess
 import warnings
@@ -24,9 +25,9 @@ from safetensors.torch import load as tensors_from
 from safetensors.torch import save as tensors_to
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from sklearn.preprocessing import FunctionTransformer
-from toy_bundles import estimator, network, put, refused, zipped_toy
+from toy_bundles import change, estimator, network, put, refused, zipped_toy
 
-from xraykit import backbones, bundle_head_checks, bundle_heads
+from xraykit import backbones, bundle_fit, bundle_head_checks, bundle_heads, bundle_manifest, bundle_networks
 from xraykit.backbones import Pooled, Pretraining, from_module
 from xraykit.bundle import Bundle
 from xraykit.bundle_files import from_zip, load, save
@@ -71,6 +72,66 @@ def test_weights_that_do_not_fit(folder: Path) -> None:
     refused(folder, "1 tensors differ, such as more")
     put(folder, name, b"\x00" * 100)
     refused(folder, "its parts do not fit together")
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"architecture": "vgg16", "built_for": 1024, "size": 1024, "mean": [0.5] * 3, "std": [1] * 3},
+        {"architecture": "vit_b_16", "built_for": 1024, "size": 1024, "mean": [0.5] * 3, "std": [1] * 3},
+        {"architecture": "regnet_y_128gf", "built_for": 384, "size": 384, "mean": [0.5] * 3, "std": [1] * 3},
+        {"architecture": "resnet50-res512-all", "built_for": 512},
+        {"built_for": 1024, "size": 1024},
+    ],
+    ids=lambda about: about.get("architecture", "phantom"),
+)
+def test_tensors_are_compared_before_anything_is_built(
+    about: dict, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ran(*args: object, **options: object) -> None:
+        raise AssertionError("the network was run")
+
+    monkeypatch.setattr(bundle_networks, "from_module", ran)
+    put(folder, "backbone.safetensors", tensors_to({"maps.stem.0.weight": torch.zeros(512, 1, 5, 5)}))
+    change(folder, lambda m: m["network"].update(about))
+    made: list[int] = []
+
+    class Watched(torch.overrides.TorchFunctionMode):
+        def __torch_function__(
+            self, func: Callable, types: object, args: tuple = (), kwargs: dict | None = None
+        ) -> object:
+            found = func(*args, **(kwargs or {}))
+            if isinstance(found, torch.Tensor) and not found.is_meta:
+                made.append(found.numel())
+            return found
+
+    with Watched():
+        refused(
+            folder, f"its weights are not those of {about.get('architecture', 'phantom')}: .* tensors differ"
+        )
+    assert max(made, default=0) < 2**20
+
+
+@pytest.mark.parametrize("name", ["regnet_y_400mf", "swin_v2_t", "vit_b_32", "inception_v3"])
+def test_a_skeleton_becomes_the_network(name: str) -> None:
+    """Of the architectures with constants of their own: the same features as the network that was built."""
+    expected = backbones.load(f"{name}:random", seed=3)
+    pooled = expected.module
+    about = {"architecture": name, "name": "x", "size": expected.size, "built_for": expected.size}
+    about |= {"mean": pooled.mean.flatten().tolist(), "std": pooled.std.flatten().tolist()}
+    about |= {"pretraining": {"data": [], "labels": [], "source": "", "seeds": ""}}
+    found, _ = bundle_networks.rebuild(about, pooled.state_dict())
+    assert found.weights_hash == expected.weights_hash
+    x = torch.rand(1, 1, found.size, found.size, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(found.module(x), pooled(x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("key", ["size", "built_for"])
+def test_sides_above_1024_are_refused(key: str, folder: Path, pair: Bundle, tmp_path: Path) -> None:
+    change(folder, lambda m: m["network"].update({key: 1025}))
+    refused(folder, r"its network takes \d+ pixels, made for \d+; a side is 16\.\.1024")
+    with pytest.raises(BundleError, match="takes 1025 pixels, made for 1025"):
+        save(replace(pair, backbone=replace(pair.backbone, size=1025)), tmp_path / "large")
 
 
 def test_known_and_support_that_do_not_fit(folder: Path) -> None:
@@ -137,9 +198,14 @@ def test_bundles_that_cannot_be_saved(pair: Bundle, tmp_path: Path) -> None:
         ),
         (replace(pair, backbone=doubled), "doubled is not the phantom that xraykit builds"),
         (replace(pair, head=NearestCentroid()), "its head cannot be used: it is a NearestCentroid"),
-        (replace(pair, card={"x": np.nan}), "its card cannot be written as JSON"),
-        (replace(pair, card={"x": {1, 2}}), "its card cannot be written as JSON"),
-        (replace(pair, card={"x": "y" * 2**20}), "its card makes bundle.json .* the limit is 1,048,576"),
+        (replace(pair, card=pair.card | {"x": np.nan}), "its card cannot be written as JSON"),
+        (replace(pair, card=pair.card | {"x": {1, 2}}), "its card cannot be written as JSON"),
+        (
+            replace(pair, card=pair.card | {"x": "y" * 2**20}),
+            "its card makes bundle.json .* the limit is 1,048,576",
+        ),
+        (replace(pair, card=pair.card | {"x": 10**400}), "is no JSON .*10000000000000000000... is too large"),
+        (replace(pair, card={}), "the training fingerprint None instead of 64 hex digits"),
         (replace(pair, temperature=2.0), "calibrated itself"),
         (
             replace(net, head=with_output(net.head, torch.nn.Sigmoid()).eval()),
@@ -233,6 +299,18 @@ def test_schemas_that_were_altered(folder: Path) -> None:
         refused(folder, message)
     put(folder, "head.skops", rezipped(data, lambda s: None, how=zipfile.ZIP_DEFLATED))
     refused(folder, "its head is compressed, which it is not when it is saved")
+
+
+def test_a_schema_is_limited_before_it_is_parsed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    large = rezipped((folder / "head.skops").read_bytes(), lambda s: s.update(more="x" * 2**20))
+    with monkeypatch.context() as patched:
+        patched.setattr(json, "loads", lambda *a, **o: pytest.fail("parsed"))
+        with pytest.raises(BundleError, match=r"described in 1,\d{3},\d{3} bytes; the limit is 1,048,576"):
+            bundle_heads.load(large)
+    x, y = np.random.default_rng(0).normal(size=(200, 256)), np.arange(200) % 2
+    fitted = bundle_fit.fit("SVC RBF", np.float32(x), y, np.arange(200), seed=0)
+    with zipfile.ZipFile(io.BytesIO(bundle_heads.dump(fitted))) as opened:
+        assert 4 * opened.getinfo("schema.json").file_size < bundle_heads.LONGEST_SCHEMA
 
 
 def sabotaged(classifier: str, edit: Callable[[object], object]) -> bytes:
@@ -346,7 +424,8 @@ def test_a_zip_that_was_made_by_hand(folder: Path) -> None:
 def test_zips_with_other_names(name: str, folder: Path, tmp_path: Path) -> None:
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(
-        BundleError, match="which is no file of a bundle or not where one has it; nothing was"
+        BundleError,
+        match=f"the zip holds {re.escape(repr(name))}, which is no file of a bundle, or not where",
     ):
         from_zip(zip_of({**files, name: b"{}"}))
     assert not (tmp_path / "bundle.json").exists()
@@ -368,13 +447,40 @@ def test_zips_with_links_bombs_and_repeats(folder: Path) -> None:
             "support.safetensors would unpack from .* to 134,217,728 bytes",
         ),
         (zip_of({JSON: b" " * (2**20 + 1)}), "bundle.json would unpack from 1,048,577"),
-        (repeated.getvalue(), "which is no file of a bundle or not where one has it"),
+        (repeated.getvalue(), "holds 'bundle.json', which is .* or is there twice; nothing"),
         (bytes(encrypted), "is encrypted in the zip; unpack it"),
         (zip_of({}), "bundle.json is missing in the zip"),
         (zip_of({n: files[n] for n in files if n != "head.skops"}), "head.skops is missing in the zip"),
     ):
         with pytest.raises(BundleError, match=message):
             from_zip(data)
+
+
+def test_the_stray_member_is_named(folder: Path) -> None:
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for members in (files | {"../../evil.txt": b"x"}, {"../../evil.txt": b"x"} | files):
+        with pytest.raises(BundleError, match=r"the zip holds '\.\./\.\./evil\.txt', which is no file of a"):
+            from_zip(zip_of(members))
+
+
+def test_zips_shrink_at_most_twentyfold(folder: Path) -> None:
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    noise = np.random.default_rng(0).bytes(2**20)
+    for zeros, message in ((10, "damaged|lists"), (30, r"would unpack from .* to 32,505,856 bytes, more")):
+        bomb = zip_of(files | {"support.safetensors": noise + bytes(zeros * 2**20)}, how=zipfile.ZIP_DEFLATED)
+        with pytest.raises(BundleError, match=message):
+            from_zip(bomb)
+
+
+def test_all_files_together_are_limited(folder: Path, pair: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    change(folder, lambda m: m["files"]["backbone.safetensors"].update(bytes=2**31))
+    refused(folder, r"its files have 2,14\d,\d{3},\d{3} bytes together; the limit is 2,147,483,648")
+    whole = zip_of({path.name: path.read_bytes() for path in folder.iterdir()})
+    monkeypatch.setattr(bundle_manifest, "MOST", 10_000)
+    with pytest.raises(BundleError, match="bytes together; the limit is 10,000"):
+        from_zip(whole)
+    with pytest.raises(BundleError, match="bytes together; the limit is 10,000"):
+        save(pair, folder)
 
 
 def test_reading_a_zip_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,31 +46,44 @@ def test_neither_scale_nor_order_matter(scale: float, order: list[int]) -> None:
     np.testing.assert_allclose(again, Known(features, 1.0).distance(new), rtol=1e-4)
 
 
-def test_limit_is_the_conformal_quantile_of_held_out_images() -> None:
-    features, others = normal(30), normal(19, seed=1)
-    found = known.fit(features, held_out=others, rate=0.1)
-    distances = np.sort(Known(features, 1.0).distance(others))
-    assert found.limit == distances[17]  # ceil(20 * .9) = 18
-    assert (found.distance(others) > 1).sum() == 1
-    assert known.fit(features, held_out=others, rate=0.05).limit == distances[18]  # ceil(20 * .95) = 19, all
+def left_out(features: np.ndarray) -> np.ndarray:
+    """Distance of each row from all the others."""
+    rows = range(len(features))
+    return np.array(
+        [Known(np.delete(features, i, axis=0), 1.0).distance(features[i : i + 1])[0] for i in rows]
+    )
+
+
+def test_limit_is_the_conformal_quantile_of_images_left_out() -> None:
+    features = normal(19)  # no more than FOLDS: each is left out alone
+    distances = np.sort(left_out(features))
+    assert known.fit(features, rate=0.1).limit == pytest.approx(distances[17], rel=1e-9)  # ceil(20 * .9) = 18
+    assert known.fit(features, rate=0.05).limit == pytest.approx(
+        distances[18], rel=1e-9
+    )  # ceil(19) = 19, all
 
 
 def test_limit_of_few_is_a_prediction_limit() -> None:
-    features, others = normal(30), normal(9, seed=1)
-    logs = np.log(Known(features, 1.0).distance(others))
-    t = stats.t.ppf(0.99, 8)
-    expected = math.exp(logs.mean() + t * logs.std(ddof=1) * math.sqrt(1 + 1 / 9))
-    assert known.fit(features, held_out=others).limit == pytest.approx(expected, rel=1e-9)
-    assert expected > math.exp(logs.max())
-    flat = np.concatenate(
-        [np.repeat(others[:1], 60, axis=0), others[1:2] * 100]
-    )  # the formula: below its end
-    assert known.fit(features, held_out=flat).distance(flat).max() == 1
+    distances = left_out(normal(9))
+    logs = np.log(distances)
+    expected = math.exp(logs.mean() + stats.t.ppf(0.99, 8) * logs.std(ddof=1) * math.sqrt(1 + 1 / 9))
+    assert known.fit(normal(9)).limit == pytest.approx(expected, rel=1e-9)
+    assert expected > distances.max()
+    flat = np.concatenate([np.repeat(normal(1), 60, axis=0) + 1e-4 * normal(60), 1e4 + normal(1)])
+    largest = left_out_in_folds(flat)
+    assert known.fit(flat).limit == pytest.approx(largest, rel=1e-9)  # the formula ends below it
+
+
+def left_out_in_folds(features: np.ndarray) -> float:
+    """The largest distance of an image from those of the other FOLDS - 1 folds."""
+    fold = np.arange(len(features)) % known.FOLDS
+    each = [Known(features[fold != k], 1.0).distance(features[fold == k]).max() for k in range(known.FOLDS)]
+    return max(each)
 
 
 def test_left_out_distances_by_hand() -> None:
     features = normal(8)
-    each = [Known(np.delete(features, i, axis=0), 1.0).distance(features[i : i + 1])[0] for i in range(8)]
+    each = left_out(features)
     logs = np.log(each)
     expected = math.exp(logs.mean() + stats.t.ppf(0.9, 7) * logs.std(ddof=1) * math.sqrt(1 + 1 / 8))
     assert known.fit(features, rate=0.1).limit == pytest.approx(max(expected, *each), rel=1e-9)
@@ -96,6 +109,8 @@ def test_at_most_500_are_kept() -> None:
     features = normal(1501)
     found = known.fit(features, patients=np.arange(1501) // 3)
     np.testing.assert_array_equal(found.features, features[np.linspace(0, 1500, 500).astype(int)])
+    assert known.chosen(3).tolist() == [0, 1, 2]
+    assert known.chosen(1000)[[0, 1, 2, -1]].tolist() == [0, 2, 4, 999]
     assert 0.9 < np.median(found.distance(features)) * found.limit / math.sqrt(8) < 1.1
 
 
@@ -128,8 +143,6 @@ def test_it_tells_synthetic_xrays_from_other_images() -> None:
         (normal(8), {"rate": 0.0}, r"rate 0.0; give the share of false alarms, above 0 and below .5"),
         (normal(8), {"rate": 0.5}, "rate 0.5"),
         (normal(8), {"patients": np.arange(7)}, r"patients \(7,\) of features \(8, 8\)"),
-        (normal(8), {"held_out": normal(5)}, r"features \(5, 8\); give at least 6 rows"),
-        (normal(8), {"held_out": normal(6, 9)}, r"features \(6, 9\) of images, but \(8, 8\) of the known"),
     ],
 )
 def test_bad_input(features: np.ndarray, options: dict, message: str) -> None:

@@ -16,7 +16,6 @@ from xraykit.backbones import Backbone, network_input
 from xraykit.bundle_answers import Answers, answers_of
 from xraykit.bundle_engines import engine
 from xraykit.bundle_heads import fitted_part
-from xraykit.bundle_manifest import FORMAT as FORMAT
 from xraykit.classifiers import Classifier
 from xraykit.embedding_choice import choose
 from xraykit.errors import DataError
@@ -90,11 +89,16 @@ def prepared(bundle: Bundle, images: np.ndarray | Sequence[np.ndarray]) -> np.nd
     Raises:
         DataError: no images, or others than uint8 of two dimensions.
     """
+    return applied(bundle.preprocess, images)
+
+
+def applied(preprocess: Preprocess, images: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
+    """As `prepared`, of a classifier that is still to be made."""
     if isinstance(images, np.ndarray):
         check_images(images)
     elif not len(images):
         raise DataError("no images; give at least one")
-    return np.stack([bundle.preprocess.apply(np.asarray(image)) for image in images])
+    return np.stack([preprocess.apply(np.asarray(image)) for image in images])
 
 
 class Predictor:

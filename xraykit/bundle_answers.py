@@ -50,7 +50,8 @@ def answers_of(bundle: "Bundle", features: np.ndarray) -> Answers:
     if not ((p >= 0) & (p <= 1)).all():
         raise DataError(f"{bundle.name!r} makes probabilities that are not in 0..1; its head is damaged")
     distance = bundle.known.distance(features)
-    return Answers(features, p, _said(bundle, p), distance, distance > 1)
+    said = tuple(", ".join(names) or NOTHING for names in decided(bundle, p))
+    return Answers(features, p, said, distance, distance > 1)
 
 
 def _probabilities(bundle: "Bundle", features: np.ndarray) -> np.ndarray:
@@ -61,10 +62,10 @@ def _probabilities(bundle: "Bundle", features: np.ndarray) -> np.ndarray:
     return decisions.probabilities(logits, bundle.kind, temperature=bundle.temperature)
 
 
-def _said(bundle: "Bundle", p: np.ndarray) -> tuple[str, ...]:
+def decided(bundle: "Bundle", p: np.ndarray) -> list[list[str]]:
+    """The classes that are said for probabilities (N, K): one an image, of several labels any number."""
     if bundle.kind == "multilabel":
         over = p >= np.asarray(bundle.thresholds)
-        named = (", ".join(np.asarray(bundle.classes, object)[row]) for row in over)
-        return tuple(names or NOTHING for names in named)
+        return [[name for name, is_over in zip(bundle.classes, row, strict=True) if is_over] for row in over]
     codes = p.argmax(axis=1) if bundle.kind == "multiclass" else (p[:, 1] >= bundle.thresholds[0]).astype(int)
-    return tuple(bundle.classes[code] for code in codes)
+    return [[bundle.classes[code]] for code in codes]

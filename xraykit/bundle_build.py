@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from xraykit import backbones, bundle_cards, bundle_embedded, bundle_fit, known
-from xraykit.bundle import Bundle, Support
+from xraykit.bundle import Bundle, Support, applied
 from xraykit.bundle_cards import card_of, judged, of_estimator
 from xraykit.bundle_embedded import CLASSES, NAME, drawn, made_by
 from xraykit.bundle_engines import features_of
 from xraykit.bundle_files import bundles_dir, save
-from xraykit.bundle_inputs import check_each, check_labels, check_training, repeats
+from xraykit.bundle_inputs import check_each, check_labels, check_texts, check_training, repeats
 from xraykit.classifiers import Classifier, as_backbone
 from xraykit.errors import DataError
 from xraykit.images import Preprocess
@@ -68,6 +68,7 @@ def few_shot(
     Raises:
         DataError: images, labels, classes or options that do not go together; the message says which.
     """
+    check_texts(name, about)
     codes = check_labels(labels, classes, n=check_each(images))
     if not 0 <= threshold <= 1:
         raise DataError(f"threshold {threshold}; give a probability, 0 to 1")
@@ -75,7 +76,7 @@ def few_shot(
     who, _ = patient_codes(same if patients is None else patients, len(codes))
     loaded = backbones.load(backbone, weights_dir=weights_dir)
     preprocess = preprocess or Preprocess(size=max(loaded.size, SMALLEST))
-    seen = _applied(preprocess, images)
+    seen = applied(preprocess, images)
     features = features_of(loaded, seen)
     head = bundle_fit.fit(classifier, features, codes, who, seed=seed)
     p, n_folds = bundle_fit.out_of_fold(classifier, features, codes, who, seed=seed)
@@ -85,7 +86,7 @@ def few_shot(
     card["cross_validated"] = judged(codes, p, who, n_folds=n_folds, threshold=threshold, seed=seed)
     known_features, known_who = features, who
     if known_images is not None:
-        more = features_of(loaded, _applied(preprocess, known_images))
+        more = features_of(loaded, applied(preprocess, known_images))
         known_features = np.concatenate([features, more])
         known_who = _of_known(who, patients, known_patients, n=len(more))
     return Bundle(
@@ -98,18 +99,10 @@ def few_shot(
         head=head,
         temperature=1.0,
         thresholds=(float(threshold),) if len(classes) == 2 else (),
-        known=_known(known_features, known_who, seed=seed),
+        known=known.fit(known_features, patients=known_who),
         support=_support(seen, codes, features, seed=seed) if pictures else None,
         card=card,
     )
-
-
-def _applied(preprocess: Preprocess, images: Sequence[np.ndarray]) -> np.ndarray:
-    return np.stack([preprocess.apply(np.asarray(image)) for image in images])
-
-
-def _sample(n: int, most: int, seed: int) -> np.ndarray:
-    return np.sort(np.random.default_rng(seed).permutation(n)[:most])
 
 
 def _of_known(
@@ -124,11 +117,6 @@ def _of_known(
             f"{'missing' if patients is None else 'given'}; give ids for all images of both, or leave it out"
         )
     return patient_codes(np.concatenate([patients, known_patients]), len(who) + n)[0]
-
-
-def _known(features: np.ndarray, who: np.ndarray, *, seed: int) -> known.Known:
-    pick = _sample(len(features), known.MOST, seed)
-    return known.fit(features[pick], patients=who[pick])
 
 
 def _support(images: np.ndarray, labels: np.ndarray, features: np.ndarray, *, seed: int) -> Support:
@@ -180,8 +168,10 @@ def from_network(
         seed, pictures: as in `few_shot`.
 
     Raises:
-        DataError: images of another size, or labels that do not fit the classes.
+        DataError: images of another size, labels that do not fit the classes, or names or entries of the card
+            that cannot be saved.
     """
+    check_texts(name, about)
     preprocess, k = preprocess or Preprocess(size=size), len(classes)
     if preprocess.size != size:
         raise DataError(f"preprocess makes {preprocess.size} pixels, and size is {size}; give the same")
@@ -189,7 +179,7 @@ def from_network(
     who, _ = patient_codes(np.arange(len(images)) if patients is None else patients, len(images))
     model = copy.deepcopy(model).cpu().float().eval()
     body = as_backbone(model, name=f"{model.name}, trained", size=size, pretraining=model.pretraining)
-    pick = _sample(len(images), known.MOST, seed)
+    pick = known.chosen(len(images))
     features = features_of(body, images[pick])
     found = {
         "calibration": f"temperature {temperature:.4g}",
@@ -206,7 +196,7 @@ def from_network(
         head=model,
         temperature=float(temperature),
         thresholds=tuple(float(t) for t in thresholds),
-        known=_known(features, who[pick], seed=seed),
+        known=known.fit(features, patients=who[pick]),
         support=_support(images[pick], labels[pick], features, seed=seed) if pictures else None,
         card=card_of(images, labels, classes, who=who, given=patients is not None, **inside),
     )
@@ -224,6 +214,7 @@ def embedded(data_dir: str | Path | None = None, *, progress: bool = False) -> P
         progress: a bar while the images are made.
 
     Raises:
+        BundleError: the folder holds something else than an embedded bundle, which is never replaced.
         StorageError: the folder cannot be written.
     """
     folder = bundles_dir(data_dir) / NAME
@@ -233,6 +224,7 @@ def embedded(data_dir: str | Path | None = None, *, progress: bool = False) -> P
     with locked(folder.with_name(f".{NAME}.making"), waiting="another run makes the embedded classifier"):
         if made_by(folder, wanted):
             return folder
+        bundle_embedded.check_place(folder)
         images, codes, patients = drawn(size=backbones.load("phantom").size, progress=progress)
         about = {"data": "synthetic chest X-rays of this package, one a patient", "licence": "MIT"}
         about |= {"citation": "xraykit", "recipe": wanted}

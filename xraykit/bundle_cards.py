@@ -1,6 +1,7 @@
 """The card of a bundle: what it was made from, what its backbone had seen, how good it is, what it is for."""
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
@@ -9,10 +10,12 @@ import numpy as np
 
 from xraykit import intervals
 from xraykit.backbones import Backbone
+from xraykit.errors import BundleError
 
 USE = "for teaching and research, not for clinical use"
 PACKAGES = ("xraykit", "numpy", "scikit-learn", "skops", "torch", "torchvision")
 FEW = 20
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 def versions() -> dict[str, str]:
@@ -65,6 +68,25 @@ def card_of(
         "limits": _limits(int(counts.min())),
         "versions": versions(),
     }
+
+
+def check_card(card: Mapping[str, object]) -> None:
+    """Raise BundleError unless `card` says which images and versions a bundle was made with.
+
+    ``training.fingerprint`` must be a SHA-256, and ``versions`` name the version of each package.
+    """
+    training, made = card.get("training"), card.get("versions")
+    mark = training.get("fingerprint") if isinstance(training, Mapping) else None
+    if not (isinstance(mark, str) and _SHA256.fullmatch(mark)):
+        raise BundleError(
+            f"its card has the training fingerprint {mark!r:.80} instead of 64 hex digits; make the bundle "
+            "with bundle_build, or get it again"
+        )
+    if not isinstance(made, Mapping) or not made or not all(isinstance(v, str) for v in made.values()):
+        raise BundleError(
+            f"its card has the versions {made!r:.80} instead of one text a package; make the bundle with "
+            "bundle_build, or get it again"
+        )
 
 
 def _limits(few: int) -> list[str]:

@@ -14,10 +14,10 @@ from safetensors.torch import save as tensors_to
 
 from xraykit import bundle_heads
 from xraykit.bundle import Bundle, Support
-from xraykit.bundle_cards import versions
+from xraykit.bundle_cards import USE, versions
 from xraykit.bundle_checks import check
 from xraykit.bundle_head_checks import first_line
-from xraykit.bundle_manifest import FORMAT, JSON, LARGEST, listed, take, written
+from xraykit.bundle_manifest import FORMAT, JSON, LARGEST, check_total, listed, parse, take, written
 from xraykit.bundle_networks import check_same, describe, rebuild, tensors
 from xraykit.errors import BundleError
 from xraykit.images import Preprocess
@@ -56,6 +56,7 @@ def contents(bundle: Bundle) -> dict[str, bytes]:
     for name, data in files.items():
         if len(data) > LARGEST[name]:
             raise BundleError(f"{name} would have {len(data):,} bytes; the limit is {LARGEST[name]:,}")
+    check_total(sum(map(len, files.values())))
     manifest = {
         "format": FORMAT,
         "name": bundle.name,
@@ -66,11 +67,13 @@ def contents(bundle: Bundle) -> dict[str, bytes]:
         "temperature": float(bundle.temperature),
         "thresholds": [float(t) for t in bundle.thresholds],
         "known": values,
-        "card": bundle.card,
+        "card": bundle.card | {"use": USE},
         "versions": versions(),
         "files": {n: {"bytes": len(d), "sha256": hashlib.sha256(d).hexdigest()} for n, d in files.items()},
     }
-    return files | {JSON: written(manifest)}
+    data = written(manifest)
+    parse(data)  # what could not be read again is not written
+    return files | {JSON: data}
 
 
 def _split(known: Known) -> tuple[dict[str, object], dict[str, np.ndarray]]:
@@ -123,7 +126,7 @@ def _bundle(manifest: Mapping[str, object], files: Mapping[str, bytes]) -> Bundl
         thresholds=tuple(float(t) for t in listed(manifest, "thresholds", _NUMBER)),
         known=_known(take(manifest, "known", dict), arrays_from(files["known.safetensors"])),
         support=_support(files.get("support.safetensors")),
-        card=take(manifest, "card", dict),
+        card=take(manifest, "card", dict) | {"use": USE},
     )
 
 

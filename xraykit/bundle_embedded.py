@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import json
+import re
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -14,12 +15,16 @@ from tqdm import tqdm
 from xraykit import __version__
 from xraykit.backbones.own import PHANTOM
 from xraykit.bundle_files import intact
+from xraykit.bundle_manifest import JSON, parse
+from xraykit.bundle_sources import folder as files_of
 from xraykit.datasets.synthetic import PATIENT_RANGES, render
 from xraykit.datasets.synthetic.loader import GENERATOR_VERSION
+from xraykit.errors import BundleError
 
 NAME = "synthetic-phantom"
 CLASSES = ("normal", "pneumonia")
 SHOTS = 100
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 def recipe(modules: Sequence[ModuleType]) -> str:
@@ -35,6 +40,22 @@ def made_by(folder: Path, wanted: str) -> bool:
     manifest = intact(folder)
     card = manifest.get("card") if manifest else None
     return isinstance(card, dict) and card.get("recipe") == wanted
+
+
+def check_place(folder: Path) -> None:
+    """Raise BundleError where `folder` is there and its card has no recipe, so that it is not one of ours."""
+    if not (folder.exists() or folder.is_symlink()):
+        return
+    try:
+        card = parse(files_of(folder)(JSON)).get("card")
+    except (BundleError, OSError):
+        card = None
+    made = card.get("recipe") if isinstance(card, dict) else None
+    if folder.is_symlink() or not (isinstance(made, str) and _DIGEST.fullmatch(made)):
+        raise BundleError(
+            f"{folder} is where the embedded classifier belongs, and holds something else, which is not "
+            "replaced; rename that folder"
+        )
 
 
 def drawn(*, size: int, progress: bool) -> tuple[np.ndarray, np.ndarray, list[str]]:

@@ -31,6 +31,8 @@ LOADERS = frozenset(
     ("DictNode", "JsonNode", "ListNode", "NdArrayNode", "ObjectNode", "TupleNode", "TypeNode", "CachedNode")
 )
 """What skops may make them with; none of these is a function or a method."""
+LONGEST_SCHEMA = 2**20
+"""Bytes that may describe a head: of two classes it takes 75,000, of a hundred 340,000."""
 
 
 def fitted_part(head: BaseEstimator) -> BaseEstimator:
@@ -86,12 +88,18 @@ def _check_schema(data: bytes) -> None:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as opened:
             packed = any(item.compress_type != zipfile.ZIP_STORED for item in opened.infolist())
-            schema = {} if packed else json.loads(opened.read("schema.json"))
+            size = opened.getinfo("schema.json").file_size
+            schema = {} if packed or size > LONGEST_SCHEMA else json.loads(opened.read("schema.json"))
             nodes = list(_nodes(schema))
     except Exception as error:  # as above
         raise BundleError(f"its head is no skops file ({first_line(error)}); get the bundle again") from error
     if packed:
         raise BundleError("its head is compressed, which it is not when it is saved; get the bundle again")
+    if size > LONGEST_SCHEMA:
+        raise BundleError(
+            f"its head is described in {size:,} bytes; the limit is {LONGEST_SCHEMA:,}, which about 300 "
+            "classes need: take fewer classes, or get the bundle again"
+        )
     types = {f"{node.get('__module__')}.{node['__class__']}" for node in nodes}
     refused = sorted(types - TRUSTED) + sorted({str(node.get("__loader__")) for node in nodes} - LOADERS)
     if refused:

@@ -1,11 +1,14 @@
 """Whether images, labels and classes that a user gives can become a few-shot classifier; said before anything
 is computed."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from xraykit.errors import DataError
+from xraykit.bundle_checks import check_name, check_names
+from xraykit.bundle_manifest import FORMAT, parse, written
+from xraykit.errors import BundleError, DataError
 from xraykit.images import check_images
 
 LEAST = 3
@@ -32,17 +35,25 @@ def check_each(images: Sequence[np.ndarray]) -> int:
     return len(images)
 
 
+def check_texts(name: str, about: Mapping[str, object] | None) -> None:
+    """Raise DataError for a name or entries of the card with which a bundle could not be saved."""
+    check_name(name)
+    try:
+        parse(written({"format": FORMAT, "card": dict(about or {})}))
+    except BundleError as error:
+        raise DataError(f"about cannot be kept: {error}") from error
+
+
 def check_labels(labels: np.ndarray, classes: Sequence[str], *, n: int) -> np.ndarray:
     """Class codes as int64 (n,).
 
     Raises:
-        DataError: fewer than two classes, names that are empty or repeat, labels that are no codes of them,
-            or fewer than `LEAST` images of a class.
+        DataError: fewer than two classes, names that `bundle_checks.check_names` refuses, labels that are no
+            codes of them, or fewer than `LEAST` images of a class.
     """
-    labels, k = np.asarray(labels), len(classes)
-    names = [str(name).strip().lower() for name in classes]
-    if isinstance(classes, str) or k < 2 or not all(names) or len(set(names)) < k:
-        raise DataError(f"classes {classes!r}; give two names or more, none of them empty or twice")
+    labels, k = np.asarray(labels), len(check_names(classes))
+    if k < 2:
+        raise DataError(f"classes {list(classes)!r:.80}; give two names or more")
     if labels.shape != (n,) or labels.dtype.kind not in "iu":
         raise DataError(f"labels {labels.dtype} {labels.shape} for {n} images; give one code for each")
     if not np.isin(labels, np.arange(k)).all():
@@ -64,7 +75,8 @@ def check_training(
     """Labels int64 of the training images of a network: class codes (N,), or 0/1 (N, K).
 
     Raises:
-        DataError: images other than uint8 (N, size, size), or labels that do not fit.
+        DataError: images other than uint8 (N, size, size), labels that do not fit, or names that
+            `bundle_checks.check_names` refuses.
     """
     check_images(images)
     if images.shape[1:] != (size, size):
@@ -72,27 +84,40 @@ def check_training(
             f"images {images.shape} of a network for {size} pixels; give them as it was trained with"
         )
     labels, n, k = np.asarray(labels), len(images), len(classes)
+    check_names(classes, multilabel=labels.ndim == 2)
     shape, codes = ((n, k), 2) if labels.ndim == 2 else ((n,), k)
     if labels.shape != shape or not np.isin(labels, np.arange(codes)).all():
         raise DataError(f"labels {labels.shape} of {n} images and {k} classes; give codes, or 0/1 (N, K)")
     return labels.astype(np.int64)
 
 
-def repeats(images: Sequence[np.ndarray], labels: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+def repeats(
+    images: Sequence[np.ndarray],
+    labels: np.ndarray,
+    classes: Sequence[str],
+    *,
+    names: Sequence[str] | None = None,
+) -> np.ndarray:
     """For each image the row of the first that has the same pixels, itself mostly, int64 (N,).
+
+    Args:
+        names: what messages call each image; None for its row.
 
     Raises:
         DataError: the same image in two classes.
     """
     first: dict[tuple, int] = {}
-    rows = np.array(
-        [first.setdefault((np.shape(i), np.asarray(i).tobytes()), row) for row, i in enumerate(images)]
-    )
+    rows = np.array([first.setdefault(_key(image), row) for row, image in enumerate(images)])
     wrong = np.flatnonzero(labels[rows] != labels)
     if len(wrong):
-        here, there = wrong[0], rows[wrong[0]]
-        raise DataError(
-            f"image {here} ({classes[labels[here]]}) is the same as image {there} "
-            f"({classes[labels[there]]}); keep it in one class"
+        here, there = (
+            f"{names[row] if names else f'image {row}'} ({classes[labels[row]]})"
+            for row in (wrong[0], rows[wrong[0]])
         )
+        raise DataError(f"{here} is the same as {there}; keep it in one class")
     return rows
+
+
+def _key(image: np.ndarray) -> tuple[tuple[int, ...], bytes]:
+    """Shape and SHA-256 of the pixels."""
+    return np.shape(image), hashlib.sha256(np.ascontiguousarray(image)).digest()

@@ -20,7 +20,10 @@ LARGEST = {
     "support.safetensors": 2**28,
 }
 """The files that a bundle may have, and their largest sizes in bytes."""
+MOST = 2**31
+"""The largest size of all files of a bundle together, in bytes."""
 _SHA256 = re.compile("[0-9a-f]{64}")
+_DIGITS = 20  # of a whole number, as seeds of 64 bits have
 _AGAIN = "get the bundle again"
 
 
@@ -58,7 +61,7 @@ def parse(data: bytes) -> dict[str, object]:
         BundleError: no JSON, a newer format, or values that are missing or of another kind.
     """
     try:
-        manifest = json.loads(data, parse_constant=_refused, parse_float=_finite)
+        manifest = json.loads(data, parse_constant=_refused, parse_float=_finite, parse_int=_short)
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{JSON} is no JSON ({str(error)[:200]}); {_AGAIN}") from error
     if not isinstance(manifest, dict):
@@ -121,11 +124,26 @@ def entries(manifest: Mapping[str, object]) -> dict[str, Entry]:
         if not _SHA256.fullmatch(digest):
             raise BundleError(f"{JSON}: the sha256 of {name} is {digest!r:.80}, not 64 hex digits; {_AGAIN}")
         found[name] = Entry(size, digest)
+    check_total(sum(entry.size for entry in found.values()))
     return found
+
+
+def check_total(size: int) -> None:
+    """Raise BundleError where the files of a bundle together have more than `MOST` bytes."""
+    if size > MOST:
+        raise BundleError(
+            f"its files have {size:,} bytes together; the limit is {MOST:,}: take a smaller network"
+        )
 
 
 def _refused(name: str) -> float:
     raise ValueError(f"{name} is not allowed")
+
+
+def _short(text: str) -> int:
+    if len(text) > _DIGITS:
+        raise ValueError(f"{text[:20]}... is too large")
+    return int(text)
 
 
 def _finite(text: str) -> float:

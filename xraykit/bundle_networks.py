@@ -5,10 +5,11 @@ that builds it, and a bundle carries no code.
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from xraykit import backbones, classifiers
 from xraykit.backbones import Backbone, Pooled, Pretraining, from_module, torchvision_nets, xrv_nets
@@ -97,12 +98,17 @@ def rebuild(
 ) -> tuple[Backbone, Classifier | None]:
     """The backbone of `describe` and `tensors`, and the network, where they are of one.
 
+    Nothing is computed, and no weight takes memory, before the tensors are known to be those of the network.
+
     Raises:
         BundleError: tensors that are not those of the architecture, or not finite; sizes out of range.
     """
-    whole = "n_outputs" in about
+    whole, of = "n_outputs" in about, about["architecture"]
     prefix = "body." if whole else ""
-    module = _skeleton(about, {k.removeprefix(prefix): v for k, v in state.items()})
+    inside = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    outside = {k: v for k, v in state.items() if not k.startswith(prefix)}
+    module = _skeleton(about, inside)
+    _check_shapes(module, inside, architecture=of)
     pretraining = Pretraining(
         data=tuple(about["pretraining"]["data"]),
         labels=tuple(about["pretraining"]["labels"]),
@@ -110,23 +116,25 @@ def rebuild(
         seeds=about["pretraining"]["seeds"],
     )
     named = {"name": about["name"], "size": about["size"], "pretraining": pretraining}
+    _fill(module, inside, assign=True)
     if not whole:
-        _fill(module, state, about["architecture"])
         return from_module(module, **named), None
+    _check_outputs(outside, about["n_outputs"])
     body = from_module(module, name=about["model"], size=about["built_for"], pretraining=pretraining)
     model = Classifier(body, about["n_outputs"], dropout=about["dropout"]).eval()
-    _fill(model, state, about["architecture"])
+    _check_shapes(model, state, architecture=of)
+    _fill(model, state, assign=False)
     return classifiers.as_backbone(model, **named), model
 
 
 def _skeleton(about: Mapping[str, object], state: Mapping[str, torch.Tensor]) -> nn.Module:
-    """The network of the architecture with any weights."""
+    """The network of the architecture, its weights on PyTorch's meta device, where they have shapes alone."""
     architecture, side = about["architecture"], about["built_for"]
     if not _is_known(architecture):
         raise BundleError(
             f"its architecture {architecture!r} is unknown here; pip install -U xraykit torchvision"
         )
-    if not (SIDES[0] <= side <= SIDES[1] and SIDES[0] <= about["size"] <= 4 * SIDES[1]):
+    if not all(SIDES[0] <= pixels <= SIDES[1] for pixels in (side, about["size"])):
         raise BundleError(
             f"its network takes {about['size']} pixels, made for {side}; a side is {SIDES[0]}..{SIDES[1]}"
         )
@@ -142,32 +150,41 @@ def _skeleton(about: Mapping[str, object], state: Mapping[str, torch.Tensor]) ->
 
 
 def _maps(architecture: str, side: int, state: Mapping[str, torch.Tensor]) -> nn.Module:
-    if architecture == "phantom":
-        first = state.get("maps.stem.0.weight")
-        width = len(first) if first is not None and first.ndim == 4 else 0
-        if not 1 <= width <= WIDEST:
-            raise BundleError(
-                f"its phantom has {width} channels in the first layer; 1..{WIDEST} are possible"
-            )
-        return SmallEncoder(width)
     if architecture in CNNS:
         return backbones.load(architecture).module.maps
-    if architecture in xrv_nets.DATA:
-        return _xrv(architecture, side)
-    model = torchvision_nets.untrained(architecture, size=side, seed=0)
-    return headless(model, torch.zeros(1, 3, side, side))
+    with torch.device("meta"):
+        if architecture == "phantom":
+            return SmallEncoder(_width(state))
+        if architecture in xrv_nets.DATA and architecture.startswith("densenet"):
+            return nn.Sequential(xrv_nets.library().models.DenseNet(weights=None).features, nn.ReLU())
+        ours = architecture in xrv_nets.DATA
+        with _Constants():
+            model = torchvision_nets.untrained("resnet50" if ours else architecture, size=side, seed=0)
+        if ours:
+            model.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
+    return headless(model.to("meta"), torch.zeros(1, 1 if ours else 3, side, side, device="meta"))
 
 
-def _xrv(architecture: str, side: int) -> nn.Module:
-    if architecture.startswith("densenet"):
-        library = xrv_nets.library()
-        return nn.Sequential(library.models.DenseNet(weights=None).features, nn.ReLU())
-    model = torchvision_nets.untrained("resnet50", size=side, seed=0)
-    model.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
-    return headless(model, torch.zeros(1, 1, side, side))
+class _Constants(TorchFunctionMode):
+    """Constants keep their values on the meta device: RegNet computes its widths from them."""
+
+    def __torch_function__(
+        self, func: Callable, types: object, args: tuple = (), kwargs: dict | None = None
+    ) -> object:
+        return func(
+            *args, **(kwargs or {}) | ({"device": "cpu"} if func in (torch.arange, torch.tensor) else {})
+        )
 
 
-def _fill(module: nn.Module, state: Mapping[str, torch.Tensor], architecture: str) -> None:
+def _width(state: Mapping[str, torch.Tensor]) -> int:
+    first = state.get("maps.stem.0.weight")
+    width = len(first) if first is not None and first.ndim == 4 else 0
+    if not 1 <= width <= WIDEST:
+        raise BundleError(f"its phantom has {width} channels in the first layer; 1..{WIDEST} are possible")
+    return width
+
+
+def _check_shapes(module: nn.Module, state: Mapping[str, torch.Tensor], *, architecture: str) -> None:
     own = module.state_dict()
     shapes, given = ({k: (v.dtype, tuple(v.shape)) for k, v in s.items()} for s in (own, state))
     wrong = sorted({*shapes.items()} ^ {*given.items()}, key=str)
@@ -182,6 +199,17 @@ def _fill(module: nn.Module, state: Mapping[str, torch.Tensor], architecture: st
         raise BundleError(
             f"its weights have NaN or infinite numbers, in {', '.join(bad[:3])}; get the bundle again"
         )
+
+
+def _check_outputs(state: Mapping[str, torch.Tensor], outputs: int) -> None:
+    rows = {name: len(tensor) if tensor.ndim else 0 for name, tensor in state.items()}
+    wanted = dict.fromkeys(("head.1.weight", "head.1.bias"), outputs)
+    if rows != wanted:
+        raise BundleError(f"its head has the rows {rows!r:.200} instead of {wanted}; get the bundle again")
+
+
+def _fill(module: nn.Module, state: Mapping[str, torch.Tensor], *, assign: bool) -> None:
+    """Load the tensors: `assign` them to a module without memory of its own, else copy them."""
     fitting = OrderedDict(state)
-    fitting._metadata = own._metadata  # versions of the layers, which some of them insist on
-    module.load_state_dict(fitting)
+    fitting._metadata = module.state_dict()._metadata  # versions of the layers, which some of them insist on
+    module.load_state_dict(fitting, assign=assign)

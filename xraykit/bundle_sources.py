@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
-from xraykit.bundle_manifest import JSON, LARGEST
+from xraykit.bundle_manifest import JSON, LARGEST, check_total
 from xraykit.errors import BundleError
 
 Read = Callable[[str], bytes]
@@ -24,7 +24,7 @@ DAMAGED = (
     ValueError,
 )
 """What zipfile raises on a file that is cut off, altered, encrypted, or no zip."""
-_RATIO = 200  # X-rays and weights do not shrink to less; a bomb does
+_RATIO = 20  # X-rays and weights shrink to a half or a tenth; a bomb to less
 _FREE = 2**20
 _BY_MACOS = "__MACOSX/"
 
@@ -75,18 +75,25 @@ def is_zipped(path: Path) -> bool:
 def _members(opened: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     """The members by the name of their file, each of which must be one of a bundle."""
     items = [i for i in opened.infolist() if not (i.is_dir() or i.orig_filename.startswith(_BY_MACOS))]
-    tops, found = {i.orig_filename.rpartition("/")[0] for i in items}, {}
+    strays = [i.orig_filename for i in items if not _has_place(i.orig_filename)]
+    first, found = items[0].orig_filename.rpartition("/")[0] if items else "", {}
     for item in items:
-        top, slash, name = item.orig_filename.rpartition("/")
-        beside = len(tops) > 1 or any(c in top for c in "/\\:") or bool(slash and not top.strip("."))
-        if name not in LARGEST or name in found or beside:
+        top, _, name = item.orig_filename.rpartition("/")
+        if strays or name in found or top != first:
             raise BundleError(
-                f"the zip holds {item.orig_filename!r:.100}, which is no file of a bundle or not where one "
-                "has it; nothing was unpacked, get it elsewhere"
+                f"the zip holds {(strays or [item.orig_filename])[0]!r:.100}, which is no file of a bundle, "
+                "or not where one has it, or is there twice; nothing was unpacked, get it elsewhere"
             )
         _check_member(name, item)
         found[name] = item
+    check_total(sum(item.file_size for item in found.values()))
     return found
+
+
+def _has_place(path: str) -> bool:
+    """Whether it names a file of a bundle, at the top or in one folder."""
+    top, slash, name = path.rpartition("/")
+    return name in LARGEST and not any(c in top for c in "/\\:") and bool(top.strip(".") or not slash)
 
 
 def _check_member(name: str, item: zipfile.ZipInfo) -> None:

@@ -1,17 +1,19 @@
 """Reading one X-ray file as grey pixels: JPEG, PNG, BMP and TIFF through Pillow, DICOM through pydicom.
 
-Headers are checked before pixels are decoded, so that a decompression bomb costs nothing. An EXIF orientation
-is applied, because every viewer shows the file that way and so did whoever labelled it.
+Headers are checked before pixels are decoded, those in DICOM frames too (`dicom_frames`): bombs cost nothing.
+An EXIF orientation is applied, as every viewer does and so did whoever labelled the file.
 """
 
 import io
 import stat
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
+from xraykit import dicom_frames
 from xraykit.errors import BadImageError
 
 MAX_PIXELS = 2**26  # 67 million; the largest flat-panel X-rays have about 18 million
@@ -144,11 +146,13 @@ def _from_16_bit(values: np.ndarray, name: str) -> np.ndarray:
 def _decode_dicom(data: bytes, name: str) -> tuple[np.ndarray, tuple[int, int]]:
     from pydicom import dcmread  # heavy, and most data sets have no DICOM
 
+    # For good: files are read in several threads, and catch_warnings would undo that of another one.
+    warnings.filterwarnings("ignore", category=UserWarning, module="pydicom")
     try:
         _refuse_deflated(data, name)
         header = dcmread(io.BytesIO(data), stop_before_pixels=True)
         height, width = int(header.Rows), int(header.Columns)
-        frames = int(header.get("NumberOfFrames") or 1)
+        frames, samples = int(header.get("NumberOfFrames") or 1), int(header.get("SamplesPerPixel") or 1)
         kind = str(header.PhotometricInterpretation)
     except BadImageError:
         raise
@@ -163,10 +167,15 @@ def _decode_dicom(data: bytes, name: str) -> tuple[np.ndarray, tuple[int, int]]:
         raise BadImageError(
             f"{name}: DICOM pixels are {kind}, only MONOCHROME1 and 2 are read; export it as grey PNG"
         )
+    if samples != 1:
+        raise BadImageError(f"{name}: DICOM has {samples} samples a pixel, not 1; export it as grey PNG")
     dataset = dcmread(io.BytesIO(data))
     syntax = dataset.file_meta.get("TransferSyntaxUID")
     try:
+        dicom_frames.check(dataset, name=name)
         stored = dataset.pixel_array
+    except BadImageError:
+        raise
     except Exception as error:  # missing codec, wrong length, damaged stream
         raise BadImageError(
             f"{name}: DICOM pixels ({getattr(syntax, 'name', 'no transfer syntax')}) cannot be decoded "
@@ -174,8 +183,7 @@ def _decode_dicom(data: bytes, name: str) -> tuple[np.ndarray, tuple[int, int]]:
         ) from error
     if stored.shape != (height, width):
         raise BadImageError(
-            f"{name}: DICOM pixels are {stored.shape} ({dataset.get('SamplesPerPixel')} samples a pixel), "
-            f"not ({height}, {width}) with 1; export it as grey PNG"
+            f"{name}: DICOM pixels are {stored.shape}, not ({height}, {width}); export it as grey PNG"
         )
     grey = _scale_dicom(dataset, stored, name)
     return 255 - grey if kind == "MONOCHROME1" else grey, (height, width)

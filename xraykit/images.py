@@ -3,15 +3,19 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image
 
-from xraykit.errors import DataError
-from xraykit.image_files import MIN_SIDE, read_grey
+from xraykit.errors import BadImageError, DataError
+from xraykit.image_files import MIN_SIDE, decode, read_bytes, read_grey
 
-__all__ = ["Preprocess", "brighten", "check_images", "clahe", "histogram", "mean_std", "read_grey", "resize"]
+__all__ = [
+    "Preprocess", "brighten", "check_images", "clahe", "histogram", "mean_std", "read_for", "read_grey",
+    "resize",
+]  # fmt: skip
 
 FITS = ("squash", "pad")
 MAX_SIZE = 4096
@@ -57,6 +61,32 @@ class Preprocess:
         """Text that is the same for the same output, for cache keys."""
         contrast = "off" if self.clahe_clip is None else f"{float(self.clahe_clip):g}x{self.clahe_tiles}"
         return f"size={self.size},fit={self.fit},clahe={contrast},brightness={self.brightness}"
+
+
+def read_for(source: Path | bytes, *, name: str, size: int, fit: str) -> np.ndarray:
+    """One image file, or its content, as a classifier gets it: uint8 (size, size), 0 black to 255 white.
+
+    It is read as `read_grey` does with ``target=size``, then resized. Whoever reads files for a classifier
+    reads them with this, so that the same file has the same answer everywhere.
+
+    Args:
+        name: what error messages call the image.
+        size, fit: as in `Preprocess`.
+
+    Raises:
+        BadImageError: as `read_grey`; or an image with one grey level everywhere.
+    """
+    data = source if isinstance(source, bytes) else read_bytes(source)
+    return fitted(decode(data, name=name, target=size)[0], name=name, size=size, fit=fit)
+
+
+def fitted(grey: np.ndarray, *, name: str, size: int, fit: str) -> np.ndarray:
+    """What `read_for` makes of the pixels uint8 (h, w) that were decoded with ``target=size``."""
+    if grey.min() == grey.max():
+        raise BadImageError(
+            f"{name}: has the grey level {grey.flat[0]} everywhere; nothing can be said about it"
+        )
+    return resize(grey, size, fit=fit)
 
 
 def resize(grey: np.ndarray, size: int, *, fit: str = "squash") -> np.ndarray:

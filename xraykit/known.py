@@ -73,12 +73,11 @@ def fit(
     *,
     rate: float = 0.01,
     patients: np.ndarray | None = None,
-    held_out: np.ndarray | None = None,
 ) -> Known:
     """The known X-rays, and the limit that about `rate` of other X-rays of their kind exceed.
 
-    The limit comes from distances of X-rays that took no part in the mean and the covariance: those of
-    `held_out`, or of the known ones themselves with the patients left out in turn, in FOLDS folds. Where
+    The limit comes from distances of X-rays that took no part in the mean and the covariance: the known ones
+    themselves with the patients left out in turn, in FOLDS folds. Where
     there are enough patients, it is their conformal quantile, the ceil((n + 1)(1 - rate))-th smallest (Vovk,
     Gammerman and Shafer, Algorithmic learning in a random world, 2005). With fewer than 1 / rate - 1 there is
     none, and the limit is the upper prediction limit of a log-normal distance, exp(m + t s sqrt(1 + 1/n))
@@ -88,13 +87,12 @@ def fit(
     distance would have to be chosen anew for each number of images. The price of few is that less is noticed.
 
     Args:
-        features: (R, D) of known X-rays, R >= LEAST; of more than MOST every so-manieth is taken.
+        features: (R, D) of known X-rays, R >= LEAST; of more than MOST those of `chosen` are taken.
         rate: share of false alarms, above 0 and below .5.
         patients: (R,) ids; None, or fewer than LEAST of them, for one a patient.
-        held_out: (M, D) of other X-rays of the same kind, M >= LEAST, one a patient.
 
     Raises:
-        DataError: too few features, not finite or all equal; a rate, patients or `held_out` that do not fit.
+        DataError: too few features, not finite or all equal; a rate or patients that do not fit.
     """
     features = _checked(features, least=LEAST)
     patients = np.arange(len(features)) if patients is None else np.asarray(patients)
@@ -102,14 +100,15 @@ def fit(
         raise DataError(f"patients {patients.shape} of features {features.shape}; give one id an image")
     if not 0 < rate < 0.5:
         raise DataError(f"rate {rate}; give the share of false alarms, above 0 and below .5, such as .01")
-    taken = np.linspace(0, len(features) - 1, min(MOST, len(features))).astype(np.intp)
+    taken = chosen(len(features))
     features, patients = features[taken], patients[taken]
-    if held_out is None:
-        distances, n = _left_out(features, patients)
-    else:
-        distances = Known(features, 1.0).distance(_checked(held_out, least=LEAST))
-        n = len(distances)
+    distances, n = _left_out(features, patients)
     return Known(features, _limit(distances, n=n, rate=rate))
+
+
+def chosen(n: int) -> np.ndarray:
+    """Rows of n images that `fit` takes, int64, ascending: all, or MOST of them as evenly as possible."""
+    return np.linspace(0, n - 1, min(MOST, n)).astype(np.int64)
 
 
 def _checked(features: np.ndarray, *, least: int) -> np.ndarray:

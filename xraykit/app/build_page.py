@@ -9,16 +9,18 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile
 from xraykit import bundle_files
 from xraykit.app import building, choosing, parts, uploads, use_page
 from xraykit.app.uploads import Picture
-from xraykit.app.views import smaller
 from xraykit.backbones import weights_dir
 from xraykit.bundle import Bundle
+from xraykit.bundle_cards import FEW
+from xraykit.bundle_inputs import LEAST
 from xraykit.errors import DataError
 from xraykit.fewshot_classifiers import CLASSIFIERS
+from xraykit.images import Preprocess
 
 TAB = "Build a classifier"
 MOST_CLASSES = 5
 DEFAULTS = ("normal", "pneumonia", "", "", "")
-THUMBNAILS = 4
+THUMBNAILS, THUMBNAIL_SIDE = 4, 160
 UNNAMED = "my classifier"
 
 
@@ -36,7 +38,7 @@ class Built:
 def show() -> None:
     """The tab."""
     st.markdown(
-        f"Name 2 to {MOST_CLASSES} classes. Give each {building.LEAST} to {uploads.MAX_A_CLASS} images. "
+        f"Name 2 to {MOST_CLASSES} classes. Give each {LEAST} to {uploads.MAX_A_CLASS} images. "
         "Take **one image of each patient**: with several, the score below would be too good."
     )
     number, how = _choices()
@@ -105,29 +107,32 @@ def _thumbnails(files: list, place: int) -> None:
 
 def _thumbnail(file: UploadedFile) -> np.ndarray | None:
     try:
-        return smaller(uploads.read_picture(file.name, file.getvalue()).grey, side=160)
+        return uploads.thumbnail(file.name, file.getvalue(), side=THUMBNAIL_SIDE)
     except DataError:
         return None
 
 
-def _read(names: tuple[str, ...], files: list[list]) -> tuple[dict[str, list[Picture]], list[str]]:
+def _read(
+    names: tuple[str, ...], files: list[list], wanted: Preprocess
+) -> tuple[dict[str, list[Picture]], list[str]]:
     """The pictures of each class, and which files are left out and why."""
     pictures: dict[str, list[Picture]] = {name: [] for name in names}
     left_out = []
     for name, uploaded in zip(names, files, strict=True):
         for file in uploaded:
             try:
-                pictures[name].append(uploads.read_picture(file.name, file.getvalue()))
+                pictures[name].append(uploads.read_picture(file.name, file.getvalue(), wanted=wanted))
             except DataError as error:
                 left_out.append(f"{name}: {error}")
-    kept, twice = uploads.alone(pictures)
+    kept, twice = building.alone(pictures)
     return kept, left_out + twice
 
 
-def _build(names: list[str], files: list[list], **how: object) -> None:
+def _build(names: list[str], files: list[list], *, backbone: str, **how: object) -> None:
     with st.spinner("Reading the images, making features, checking on images held out…"):
-        pictures, left_out = _read(uploads.class_names(names), files)
-        bundle = building.build(pictures, **how)
+        wanted = building.wanted_by(backbone)
+        pictures, left_out = _read(building.class_names(names), files, wanted)
+        bundle = building.build(pictures, backbone=backbone, **how)
         data = bundle_files.to_zip(bundle)
     counts = {label: len(of) for label, of in pictures.items()}
     label = choosing.add(bundle, "built here")
@@ -175,9 +180,9 @@ def _score(built: Built) -> None:
             "It is not told apart from always saying the same class: nothing that it says can be relied on.",
             icon=":material/warning:",
         )
-    if min(counts.values()) < building.FEW:
+    if min(counts.values()) < FEW:
         st.warning(
-            f"The smallest class has {min(counts.values())} images. With fewer than {building.FEW} the score "
+            f"The smallest class has {min(counts.values())} images. With fewer than {FEW} the score "
             "is rough and its interval wide, or too narrow by chance: collect more before you believe it.",
             icon=":material/warning:",
         )

@@ -6,8 +6,9 @@ import pandas as pd
 import streamlit as st
 
 from xraykit.app import parts
-from xraykit.app.views import View, labels_of, overlay, said_by
+from xraykit.app.views import View, labels_of, overlay
 from xraykit.bundle import Bundle
+from xraykit.bundle_answers import decided
 
 A_PAGE = 5
 Answered = Sequence[tuple[View, str]]
@@ -88,11 +89,8 @@ def _probabilities(bundle: Bundle, view: View) -> None:
     named = bundle.classes[1:] if bundle.kind == "binary" else bundle.classes
     thresholds = dict(zip(named, bundle.thresholds, strict=True)) if bundle.thresholds else {}
     st.markdown("**Probabilities**" + (", red marks: decided from here on" if thresholds else ""))
-    st.altair_chart(
-        parts.bars(
-            bundle.classes, answers.probabilities[0], thresholds=thresholds, said=said_by(bundle, answers)
-        )
-    )
+    (said,) = decided(bundle, answers.probabilities)
+    st.altair_chart(parts.bars(bundle.classes, answers.probabilities[0], thresholds=thresholds, said=said))
     st.caption(f"Distance from the known images: {answers.distance[0]:.2f} of the limit 1.")
 
 

@@ -3,7 +3,8 @@
 from functools import cache
 from itertools import islice
 
-from xraykit.app.uploads import Picture, picture_of
+import numpy as np
+
 from xraykit.datasets import synthetic
 from xraykit.datasets.synthetic.patients import image_findings
 
@@ -15,8 +16,8 @@ A_CLASS = 2
 
 
 @cache
-def examples() -> dict[str, tuple[str, Picture]]:
-    """By name the true class and the picture, grey uint8 (SIZE, SIZE); two of each class of ``synthetic``.
+def examples() -> dict[str, tuple[str, np.ndarray]]:
+    """By name the true class and the pixels, uint8 (SIZE, SIZE); two of each class of ``synthetic``.
 
     Always the same pictures. They take about a second, once in a process.
     """
@@ -24,7 +25,7 @@ def examples() -> dict[str, tuple[str, Picture]]:
     for finding in synthetic.CLASSES["synthetic"]:
         for number, patient in enumerate(_patients_with(finding), 1):
             grey = synthetic.render(patient, seed=SEED, size=SIZE).image
-            made[f"{finding} {number}"] = (finding, picture_of(f"{finding} {number}", grey))
+            made[f"{finding} {number}"] = (finding, grey)
     return made
 
 

@@ -9,10 +9,11 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
+from xraykit.bundle_cards import USE
 from xraykit.errors import XraykitError
 from xraykit.plots.style import COLOURS
 
-BANNER = "For teaching and research, not for clinical use."
+BANNER = f"{USE[0].upper()}{USE[1:]}."
 STYLE = """<style>
 *:has(> .st-key-banner) {position: sticky; top: 0; z-index: 1000000;}
 .st-key-banner {background: #7a4100; color: white; padding: .4rem 1rem; border-radius: .4rem;}

@@ -1,19 +1,19 @@
 """What somebody uploads: how much of it is taken, and reading it so that no file can do harm.
 
 Nothing here writes a file. Images go through `image_files.decode`, which looks at the header first, so that a
-picture that would fill the memory is refused before its pixels are decoded.
+picture that would fill the memory is refused before its pixels are decoded, and are made small at once.
 """
 
-import hashlib
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from xraykit.errors import BadImageError, DataError
+from xraykit.errors import DataError
 from xraykit.image_files import decode
+from xraykit.images import Preprocess, fitted
 
 MAX_MB = 20
 """The largest upload, in MiB: one image, or the .zip of one bundle."""
@@ -27,18 +27,17 @@ MAX_NAME = 60
 
 @dataclass(frozen=True)
 class Picture:
-    """One image that could be read.
+    """One image that could be read; nothing is kept at its full size.
 
     Attributes:
         name: of its file, as `shown_name` cuts it.
-        grey: uint8 (h, w), 0 black to 255 white.
-        digest: sha256 of the pixels and their shape; the same picture has it under every name and in every
-            lossless format.
+        grey: uint8 (size, size), 0 black to 255 white, for one classifier, as `images.read_for` gives it.
+        shown: uint8 (h, w), a copy to be shown, in its own shape; None where it is not.
     """
 
     name: str
     grey: np.ndarray = field(repr=False)
-    digest: str
+    shown: np.ndarray | None = field(default=None, repr=False)
 
 
 def shown_name(name: str) -> str:
@@ -60,27 +59,43 @@ def check_bytes(name: str, data: bytes) -> None:
         )
 
 
-def read_picture(name: str, data: bytes) -> Picture:
-    """The pixels of an uploaded image; formats and grey levels as in `image_files.read_grey`.
+def read_picture(name: str, data: bytes, *, wanted: Preprocess, side: int = 0) -> Picture:
+    """An uploaded image at the size that a classifier wants; formats as in `image_files.read_grey`.
+
+    Args:
+        wanted: of the classifier; nothing but its resize is done here.
+        side: longest side of the copy to be shown, in pixels; 0 for none.
 
     Raises:
         DataError: empty or above MAX_MB.
         BadImageError: no readable image, too many pixels, too small, or the same grey level everywhere.
     """
     check_bytes(name, data)
-    grey, _ = decode(data, name=shown_name(name))
-    if grey.min() == grey.max():
-        raise BadImageError(
-            f"{shown_name(name)}: has the grey level {grey.flat[0]} everywhere, so there is nothing to see; "
-            "choose another image"
-        )
-    return picture_of(shown_name(name), grey)
+    name = shown_name(name)
+    pixels, whole = decode(data, name=name, target=wanted.size)
+    grey = fitted(pixels, name=name, size=wanted.size, fit=wanted.fit)
+    if side and pixels.shape != whole and max(pixels.shape) < side:  # a JPEG of which too little was decoded
+        return Picture(name, grey, thumbnail(name, data, side=side))
+    return Picture(name, grey, smaller(pixels, side=side) if side else None)
 
 
-def picture_of(name: str, grey: np.ndarray) -> Picture:
-    """Pixels uint8 (h, w) with their digest."""
-    pixels = np.ascontiguousarray(grey)
-    return Picture(name, pixels, hashlib.sha256(repr(grey.shape).encode() + pixels.tobytes()).hexdigest())
+def picture_of(name: str, pixels: np.ndarray, *, wanted: Preprocess, side: int) -> Picture:
+    """As `read_picture`, of pixels uint8 (h, w) that are here already."""
+    grey = fitted(pixels, name=name, size=wanted.size, fit=wanted.fit)
+    return Picture(name, grey, smaller(pixels, side=side))
+
+
+def thumbnail(name: str, data: bytes, *, side: int) -> np.ndarray:
+    """An uploaded image to be shown, uint8 (h, w) with sides of at most `side`; raises as `read_picture`."""
+    check_bytes(name, data)
+    return smaller(decode(data, name=shown_name(name), target=side // 2)[0], side=side)
+
+
+def smaller(grey: np.ndarray, *, side: int) -> np.ndarray:
+    """Grey uint8 (h, w) with its longer side at most `side` pixels."""
+    picture = Image.fromarray(grey)
+    picture.thumbnail((side, side))
+    return np.array(picture)
 
 
 def first_of(files: Sequence[Any], most: int) -> tuple[list[Any], str]:
@@ -89,48 +104,3 @@ def first_of(files: Sequence[Any], most: int) -> tuple[list[Any], str]:
         return list(files), ""
     left_out = len(files) - most
     return list(files[:most]), f"{len(files)} images, the limit is {most}: the last {left_out} are left out"
-
-
-def alone(classes: Mapping[str, Sequence[Picture]]) -> tuple[dict[str, list[Picture]], list[str]]:
-    """The pictures of each class without those that were uploaded twice, and a message for each of these.
-
-    A picture that a classifier is fitted to and checked on at once would make its score too good.
-
-    Raises:
-        DataError: the same picture in two classes; names both files and classes.
-    """
-    seen: dict[str, tuple[str, Picture]] = {}
-    kept: dict[str, list[Picture]] = {name: [] for name in classes}
-    twice = []
-    for name, picture in ((name, picture) for name, pictures in classes.items() for picture in pictures):
-        other, earlier = seen.setdefault(picture.digest, (name, picture))
-        if other != name:
-            raise DataError(
-                f"{earlier.name} of {other} and {picture.name} of {name} are the same picture; "
-                "take it out of one of the two classes"
-            )
-        if earlier is picture:
-            kept[name].append(picture)
-        else:
-            twice.append(f"{name}: {picture.name} is the same picture as {earlier.name} and counts once")
-    return kept, twice
-
-
-def class_names(names: Sequence[str]) -> tuple[str, ...]:
-    """Class names without blanks around them.
-
-    Raises:
-        DataError: an empty one, one over MAX_NAME letters, one with control characters, or the same twice.
-    """
-    names = [" ".join(name.split()) for name in names]
-    for place, name in enumerate(names, 1):
-        if not name:
-            raise DataError(f"class {place} has no name; give every class one, such as normal")
-        if len(name) > MAX_NAME or not name.isprintable():
-            raise DataError(
-                f"the name of class {place} has {len(name)} letters; give at most {MAX_NAME}, printable ones"
-            )
-    twice = [name for name, count in Counter(name.casefold() for name in names).items() if count > 1]
-    if twice:
-        raise DataError(f"two classes are called {twice[0]!r}; give each another name")
-    return tuple(names)

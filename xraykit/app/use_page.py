@@ -4,25 +4,28 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from xraykit.app import choosing, details, parts, uploads
 from xraykit.app.examples import examples
 from xraykit.app.uploads import Picture
-from xraykit.app.views import View, Viewer
+from xraykit.app.views import SIDE, View, Viewer
 from xraykit.errors import DataError
+from xraykit.images import Preprocess
 
 TAB = "Use a classifier"
 
 
 @dataclass(frozen=True)
 class Item:
-    """One image to answer: its key in the session, its true class if known, and how it is read."""
+    """One image to answer: its key in the session, its true class if known, and how it is read for a
+    classifier."""
 
     key: str
     truth: str
-    picture: Callable[[], Picture]
+    picture: Callable[[Preprocess], Picture]
 
 
 def show() -> None:
@@ -67,12 +70,16 @@ def _items() -> list[Item]:
         selection_mode="multi",
         key="examples",
     )
-    items = [Item(name, made[name][0], lambda name=name: made[name][1]) for name in chosen]
+    items = [Item(name, made[name][0], partial(_example, name, made[name][1])) for name in chosen]
     return items + [Item(f.file_id, "", partial(_read, f)) for f in files]
 
 
-def _read(file: UploadedFile) -> Picture:
-    return uploads.read_picture(file.name, file.getvalue())
+def _read(file: UploadedFile, wanted: Preprocess) -> Picture:
+    return uploads.read_picture(file.name, file.getvalue(), wanted=wanted, side=SIDE)
+
+
+def _example(name: str, pixels: np.ndarray, wanted: Preprocess) -> Picture:
+    return uploads.picture_of(name, pixels, wanted=wanted, side=SIDE)
 
 
 def _views(viewer: Viewer, classifier: str, items: list[Item]) -> dict[str, View | str]:
@@ -84,7 +91,7 @@ def _views(viewer: Viewer, classifier: str, items: list[Item]) -> dict[str, View
     for number, item in enumerate(missing):
         progress.progress(number / len(missing), text=f"{number} of {len(missing)} images answered")
         try:
-            views[item.key] = viewer.view(item.picture())
+            views[item.key] = viewer.view(item.picture(viewer.bundle.preprocess))
         except DataError as error:
             views[item.key] = str(error)
         st.session_state["views"] = {(classifier, key): view for key, view in views.items()}

@@ -54,7 +54,7 @@ class Viewer:
             self.no_cut = str(error)
 
     def view(self, picture: Picture) -> View:
-        """Everything about one image; only the map may be missing.
+        """Everything about one image, read as `Bundle.preprocess` wants it; only the map may be missing.
 
         Raises:
             DataError: the classifier cannot answer, such as for weights that make NaN.
@@ -62,11 +62,12 @@ class Viewer:
         answers = self.predictor.answer(picture.grey[None])
         seen = prepared(self.bundle, picture.grey[None])[0]
         heat, no_heat, target = self._heat(seen, answers)
+        shown = picture.grey if picture.shown is None else picture.shown
         near: tuple[tuple[int, float], ...] = ()
         if self.bundle.support is not None:
             rows, distances = neighbours(self.bundle, answers.features, n=NEIGHBOURS)
             near = tuple((int(r), float(d)) for r, d in zip(rows[0], distances[0], strict=True))
-        return View(picture.name, smaller(picture.grey), seen, answers, heat, no_heat, target, near)
+        return View(picture.name, shown, seen, answers, heat, no_heat, target, near)
 
     def _heat(self, seen: np.ndarray, answers: Answers) -> tuple[np.ndarray | None, str, str]:
         if self.cut is None:
@@ -76,13 +77,6 @@ class Viewer:
             return explain(self.cut, seen[None], target=target).maps[0], "", target
         except DataError as error:  # a map that is 0 everywhere, or an image without contrast after resizing
             return None, str(error), target
-
-
-def smaller(grey: np.ndarray, *, side: int = SIDE) -> np.ndarray:
-    """Grey uint8 (h, w) with its longer side at most `side` pixels."""
-    picture = Image.fromarray(grey)
-    picture.thumbnail((side, side))
-    return np.array(picture)
 
 
 def overlay(seen: np.ndarray, heat: np.ndarray, *, opacity: float) -> np.ndarray:
@@ -107,11 +101,3 @@ def labels_of(bundle: Bundle, row: int) -> str:
     if labels.ndim == 0:
         return bundle.classes[int(labels)]
     return ", ".join(name for name, has in zip(bundle.classes, labels, strict=True) if has) or "none"
-
-
-def said_by(bundle: Bundle, answers: Answers) -> list[str]:
-    """The classes that were decided for the one image of `answers`; of several labels any number."""
-    if bundle.kind != "multilabel":
-        return list(answers.said)
-    over = answers.probabilities[0] >= np.asarray(bundle.thresholds)
-    return [name for name, is_over in zip(bundle.classes, over, strict=True) if is_over]
