@@ -23,6 +23,13 @@ from xraykit.bundle_cards import USE
 from xraykit.errors import DataError, RunError, StorageError
 from xraykit.images import Preprocess, read_for
 
+
+@pytest.fixture(autouse=True)
+def main_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    """AppTest leaves the app's script as ``__main__``, which processes of later tests would start from."""
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+
+
 SCRIPT = Path(app.__file__).with_name("main.py")
 PNG = "image/png"
 
