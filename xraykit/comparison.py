@@ -15,14 +15,12 @@ import pandas as pd
 
 from xraykit.comparison_lineup import KEY, METRICS, kept_keys, lineup, shot_table
 from xraykit.errors import DataError
-from xraykit.intervals import Interval, difference_interval, holm, limits, resampling_weights
+from xraykit.intervals import Interval, difference_interval, judged_by_holm, limits, resampling_weights
 from xraykit.metrics import score_all
 
 __all__ = ["Answers", "answers", "lineup", "pairs", "score_table", "shot_table"]
 
 LEAST = 50  # images; with fewer an AUROC is hardly known
-ALPHA = 0.05
-VERDICTS = {True: "told apart", False: "not told apart"}
 
 
 @dataclass(frozen=True)
@@ -185,9 +183,7 @@ def pairs(
         found = difference_interval(samples[a] - samples[b], n_draws=n_draws, n_test=len(said.y))
         row = {"first": a, "second": b, "difference": found.value, "ci_low": found.ci_low}
         rows.append({**row, "ci_high": found.ci_high, "text": str(found), "p": found.p_value})
-    table = pd.DataFrame(rows)
-    table["p_holm"] = holm(table["p"])
-    return table.assign(verdict=[VERDICTS[p < ALPHA] for p in table["p_holm"]], **_size(said))
+    return judged_by_holm(pd.DataFrame(rows)).assign(**_size(said))
 
 
 def _size(said: Answers) -> dict[str, int]:

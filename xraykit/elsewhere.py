@@ -26,7 +26,7 @@ OTHER = {
 OPACITIES = ("Consolidation", "Infiltration", "Pneumonia")
 """Findings that look like what Kermany calls pneumonia; Infiltration is the vaguest label that NIH has."""
 NAMES = ("auroc", "balanced_accuracy", "sensitivity", "specificity")
-ALPHA, Z = 0.05, 1.96
+Z = 1.96
 TINY = 1e-12  # nearer to 0 or 1 no odds are told apart
 
 
@@ -180,9 +180,7 @@ def gaps(
             row = {"method": method, "place": place, "metric": metric, "difference": difference, "p": p}
             rows.append({**row, "ci_low": difference - Z * error, "ci_high": difference + Z * error})
     columns = ["method", "place", "metric", "difference", "ci_low", "ci_high", "p"]
-    table = pd.DataFrame(rows, columns=columns)
-    table["p_holm"] = intervals.holm(table["p"])
-    return table.assign(verdict=np.where(table["p_holm"] < ALPHA, "told apart", "not told apart"))
+    return intervals.judged_by_holm(pd.DataFrame(rows, columns=columns))
 
 
 def as_groups(found: Mapping[str, Mapping[str, Scores]], tested: Mapping[str, Place]) -> pd.DataFrame:

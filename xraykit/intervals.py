@@ -11,6 +11,8 @@ from xraykit.errors import DataError
 from xraykit.labels import patient_codes
 from xraykit.metrics import score_all
 
+ALPHA = 0.05  # of a family of comparisons
+
 
 def patient_weights(patients: np.ndarray, *, n_boot: int, rng: np.random.Generator) -> np.ndarray:
     """Bootstrap weights (n_boot, N) float32: how often each image's *patient* was drawn.
@@ -158,6 +160,13 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     out = np.empty_like(p)
     out[order] = np.minimum(adjusted, 1.0)
     return out
+
+
+def judged_by_holm(table: pd.DataFrame) -> pd.DataFrame:
+    """`table` with ``p_holm``, Holm's correction of its column ``p`` over all rows, and the ``verdict``:
+    "told apart" where that is below `ALPHA`, else "not told apart"."""
+    p_holm = holm(table["p"])
+    return table.assign(p_holm=p_holm, verdict=np.where(p_holm < ALPHA, "told apart", "not told apart"))
 
 
 def frame(

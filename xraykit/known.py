@@ -77,8 +77,8 @@ def fit(
     """The known X-rays, and the limit that about `rate` of other X-rays of their kind exceed.
 
     The limit comes from distances of X-rays that took no part in the mean and the covariance: the known ones
-    themselves with the patients left out in turn, in FOLDS folds. Where
-    there are enough patients, it is their conformal quantile, the ceil((n + 1)(1 - rate))-th smallest (Vovk,
+    themselves with the patients left out in turn, in FOLDS folds. Where there are enough patients, it is
+    their conformal quantile, the ceil((n + 1)(1 - rate))-th smallest (Vovk,
     Gammerman and Shafer, Algorithmic learning in a random world, 2005). With fewer than 1 / rate - 1 there is
     none, and the limit is the upper prediction limit of a log-normal distance, exp(m + t s sqrt(1 + 1/n))
     with mean m and deviation s of the logarithms and Student's t at 1 - rate of n - 1 degrees of freedom,

@@ -13,7 +13,7 @@ import pandas as pd
 
 from xraykit.datasets import XrayDataset
 from xraykit.errors import DataError
-from xraykit.intervals import Interval, difference_interval, holm, limits, resampling_weights
+from xraykit.intervals import Interval, difference_interval, judged_by_holm, limits, resampling_weights
 from xraykit.metrics import score_all
 
 NAMES = ("auroc", "sensitivity", "specificity")
@@ -21,7 +21,6 @@ AGE_BANDS = {"0-1": 1, "2-5": 5, "6-12": 12, "13-17": 17, "18-39": 39, "40-59": 
 ATTRIBUTES = ("age", "sex", "view")
 TOO_FEW = "too few"
 PATIENTS = 5  # of either class: resampling one or two shows nothing of how patients differ
-ALPHA = 0.05
 
 Groups = Mapping[str, np.ndarray]
 Answers = np.ndarray | Sequence[np.ndarray]
@@ -156,10 +155,7 @@ def differences(
             numbers = {"difference": gap.value, "ci_low": gap.ci_low, "ci_high": gap.ci_high}
             rows.append({**about, **numbers, "text": str(gap), "p": gap.p_value})
     columns = ["attribute", "first", "second", "metric", "difference", "ci_low", "ci_high", "text", "p"]
-    table = pd.DataFrame(rows, columns=columns)
-    table["p_holm"] = holm(table["p"])
-    verdicts = np.where(table["p_holm"] < ALPHA, "told apart", "not told apart")
-    return table.assign(verdict=verdicts)
+    return judged_by_holm(pd.DataFrame(rows, columns=columns))
 
 
 def _members(n: int, groups: Groups) -> list[tuple[str, str, np.ndarray]]:
