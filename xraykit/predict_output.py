@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, TextIO
 
+from xraykit.bundle_cards import USE
 from xraykit.datasets.files import IMAGE_SUFFIXES
 from xraykit.errors import DataError
 from xraykit.storage import guarded
 
 FORMATS = ("table", "csv", "json")
 REPLACED = (".csv", ".json", ".txt")  # what the answers of an earlier run are called
-LEGEND = "For teaching and research, not for clinical use."
+LEGEND = f"F{USE[1:]}."
 MARK, P = "!", "p_"
 UNKNOWN = (
     "did not look like the X-rays that this classifier knows (distance above 1); the answer means nothing"

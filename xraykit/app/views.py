@@ -8,6 +8,7 @@ from PIL import Image
 
 from xraykit.app.uploads import Picture
 from xraykit.bundle import Answers, Bundle, Predictor, explained, neighbours, prepared, targets_for
+from xraykit.bundle_answers import NOTHING
 from xraykit.errors import DataError
 from xraykit.explain import explain
 from xraykit.explain_cut import Explained
@@ -100,4 +101,4 @@ def labels_of(bundle: Bundle, row: int) -> str:
     labels = np.asarray(bundle.support.labels[row])
     if labels.ndim == 0:
         return bundle.classes[int(labels)]
-    return ", ".join(name for name, has in zip(bundle.classes, labels, strict=True) if has) or "none"
+    return ", ".join(name for name, has in zip(bundle.classes, labels, strict=True) if has) or NOTHING
