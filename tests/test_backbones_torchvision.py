@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from torchvision import models
 from weight_server import Server, serve
@@ -272,3 +273,11 @@ def test_a_folder_that_cannot_be_written(hub: Path) -> None:
 def test_swag_weights_name_their_pretraining() -> None:
     entry = models.ViT_H_14_Weights.IMAGENET1K_SWAG_E2E_V1
     assert torchvision_nets._data(entry) == ("Instagram 3.6B", "ImageNet-1k")
+
+
+def test_a_file_for_small_images_is_not_cut_a_layer_too_early(tmp_path):
+    """At 32 pixels ResNet-18's last map is one pixel; it is a map all the same."""
+    path = tmp_path / "small.safetensors"
+    save_file(models.resnet18().state_dict(), path, metadata={"size": "32"})
+    backbone = backbones.load(f"resnet18:{path}")
+    assert (backbone.size, backbone.dim) == (32, 512)

@@ -1,5 +1,6 @@
 """Splits that never divide a patient, k-shot draws, and the audit of what leaks between them."""
 
+import hashlib
 from collections.abc import Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = [
     "assert_no_patient_overlap",
     "copies_across",
+    "development",
+    "digest",
     "feasible_shots",
     "hold_out",
     "k_shot_draw",
@@ -73,6 +76,27 @@ def hold_out(
         raise DataError(f"{ds.name} has no image in the split train; it has {found}")
     fold = patient_folds(ds.labels[rows], ds.patients[rows], fractions=[1 - share, share], rng=rng)
     return rows[fold == 0], rows[fold == 1]
+
+
+def development(train: "XrayDataset", *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions in `train` of the images to learn from and of the development fold, a quarter of them.
+
+    The fold on which a study chooses, and which `pretrain` leaves out: the same seed gives the same patients,
+    whether the labels are read as three classes or as two.
+
+    Raises:
+        DataError: fewer than two patients, or classes none of which is normal.
+    """
+    three = train.task == "multiclass" and len(train.classes) == 3
+    labels = train.labels if three else train.binary().labels
+    rng = np.random.default_rng(seed)
+    fold = patient_folds(labels, train.patients, fractions=[0.75, 0.25], rng=rng)
+    return np.flatnonzero(fold == 0), np.flatnonzero(fold == 1)
+
+
+def digest(patients: Sequence[str]) -> str:
+    """16 hex digits that stand for a set of patients, in any order and however often each is named."""
+    return hashlib.sha256("\n".join(sorted(set(patients))).encode()).hexdigest()[:16]
 
 
 def _check_fractions(fractions: Sequence[float]) -> np.ndarray:

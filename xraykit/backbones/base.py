@@ -30,12 +30,14 @@ class Pretraining:
             when no label of an X-ray took part.
         source: where the weights are from, in one line (paper, library, command).
         seeds: seeds of training or of random initialisation, as text.
+        held_out: `splits.digest` of the patients of a training split that were left out; empty for none.
     """
 
     data: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     source: str = ""
     seeds: str = ""
+    held_out: str = ""
 
 
 class Pooled(nn.Module):

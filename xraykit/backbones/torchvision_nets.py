@@ -67,7 +67,9 @@ def build(
     model = untrained(architecture, size=size, seed=seed)
     if weights != "random":
         _fit(model, file, architecture=architecture)
-    maps = headless(model, torch.zeros(1, 3, size, size))
+    # At a small size the last map is one pixel and would look like a pooled one; the graph is the same.
+    traced = size if architecture.startswith("vit_") else max(size, preset.crop_size[0])
+    maps = headless(model, torch.zeros(1, 3, traced, traced))
     pooled = Pooled(maps, mean=file.statistics("mean", preset.mean), std=file.statistics("std", preset.std))
     name = label if label.startswith(architecture) else f"{architecture}:{label}"
     return from_module(pooled, name=name, size=size, pretraining=about)

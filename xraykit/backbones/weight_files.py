@@ -48,6 +48,7 @@ class WeightFile:
             labels=tuple(map(str, about.get("labels") or ())),
             source=source,
             seeds=seeds if isinstance(seeds, str) else json.dumps(seeds),
+            held_out=str(about.get("held_out", "")),
         )
 
     def statistics(self, key: str, default: Sequence[float]) -> list[float]:
