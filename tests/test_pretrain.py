@@ -1,4 +1,4 @@
-"""Pretraining of phantom: the loss, the views, a run that is killed, and the file that ships."""
+"""Pretraining: the losses, the views, a run that is killed, the monitor, and the file that ships."""
 
 import json
 import math
@@ -21,14 +21,16 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
-from xraykit import backbones
+from xraykit import backbones, datasets
 from xraykit.backbones.base import network_input
 from xraykit.cli import app
 from xraykit.datasets import synthetic
 from xraykit.errors import DataError, StorageError
 from xraykit.pixel_baseline import pixel_features
-from xraykit.pretrain import draw_images, learning_rate, nt_xent, pretrain
+from xraykit.pretrain import learning_rate, pretrain
 from xraykit.pretrain_files import Config
+from xraykit.pretrain_images import draw_images
+from xraykit.pretrain_methods import method
 from xraykit.pretrain_views import expose, place, view
 from xraykit.splits import k_shot_draw
 
@@ -36,8 +38,19 @@ TINY = Config(images=96, epochs=4, size=32, view_size=32, width=8, batch_size=32
 PHANTOM = Path(backbones.__file__).parent.parent / "weights" / "phantom.safetensors"
 
 
+@pytest.fixture(autouse=True)
+def small_monitor(monkeypatch):
+    """The reserved patients are monitored on 60 synthetic ones instead of a thousand."""
+    load = datasets.load
+
+    def fewer(name, **options):
+        return load(name, **options, **({"n_patients": 60} if name == "synthetic" else {}))
+
+    monkeypatch.setattr(datasets, "load", fewer)
+
+
 def run(out: Path, config: Config = TINY, **options) -> list[float]:
-    return pretrain(config, out=out, device="cpu", progress=False, **options)
+    return pretrain(config, out=out, device="cpu", progress=False, **options)["losses"]
 
 
 def same(a: Path, b: Path) -> bool:
@@ -55,7 +68,8 @@ def generator(seed: int = 0) -> torch.Generator:
 def test_loss_by_hand():
     """Two orthogonal images, views identical, temperature 1: e / (e + 1 + 1) for each of the four views."""
     z = torch.eye(2)
-    assert nt_xent(z, z, temperature=1).item() == pytest.approx(-math.log(math.e / (math.e + 2)))
+    _, loss = method(4, replace(TINY, temperature=1.0))
+    assert loss(z, z).item() == pytest.approx(-math.log(math.e / (math.e + 2)))
 
 
 @pytest.mark.parametrize("temperature", [0.1, 0.5])
@@ -66,7 +80,23 @@ def test_loss_equals_the_formula_written_out(temperature):
     for i in range(10):
         others = [math.exp(z[i] @ z[j] / temperature) for j in range(10) if j != i]
         terms.append(-math.log(math.exp(z[i] @ z[(i + 5) % 10] / temperature) / sum(others)))
-    assert nt_xent(first, second, temperature=temperature).item() == pytest.approx(np.mean(terms), rel=1e-5)
+    _, loss = method(7, replace(TINY, temperature=temperature))
+    assert loss(first, second).item() == pytest.approx(np.mean(terms), rel=1e-5)
+
+
+def test_vicreg_by_hand():
+    """One view has features (1, 1) and (-1, -1), the other is 0: distance 1, hinge .5 for the one that varies
+    (its standard deviation is sqrt 2) and 1 - .01 for the other, covariance 2 twice, over two features."""
+    first, second = torch.tensor([[1.0, 1.0], [-1.0, -1.0]]), torch.zeros(2, 2)
+    _, loss = method(2, replace(TINY, method="vicreg"))
+    variance = (max(0, 1 - math.sqrt(2 + 1e-4)) + (1 - math.sqrt(1e-4))) / 2
+    assert loss(first, second).item() == pytest.approx(25 * 1 + 25 * variance + (2**2 + 2**2) / 2, rel=1e-5)
+
+
+def test_vicreg_punishes_the_collapse_that_it_has_no_negatives_against():
+    z = torch.randn(64, 16, generator=generator())
+    _, loss = method(16, replace(TINY, method="vicreg"))
+    assert loss(z, z) < loss(torch.ones(64, 16), torch.ones(64, 16))
 
 
 def test_learning_rate_warms_up_and_falls_to_zero():
@@ -210,8 +240,9 @@ def test_command_writes_to_the_data_folder_and_says_how_to_use_it(tmp_path):
     options = ["--images", "64", "--epochs", "1", "--device", "cpu", "--data-dir", str(tmp_path)]
     result = CliRunner().invoke(app, ["pretrain", *options])
     assert result.exit_code == 0, result.output
-    out = tmp_path / "weights" / "phantom-7.safetensors"
+    out = tmp_path / "weights" / "phantom-reserved-simclr-7.safetensors"
     assert f"phantom:{out}" in result.stdout
+    assert "after epoch 1: AUROC knn 0." in result.stdout
     assert backbones.load(f"phantom:{out}").dim == 256
 
 
@@ -221,7 +252,9 @@ def test_command_writes_to_the_data_folder_and_says_how_to_use_it(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"method": "byol"}, "use one of simclr"),
+        ({"method": "byol"}, "use one of simclr, vicreg"),
+        ({"learning_rate": 1.5}, "above 0, and at most 1"),
+        ({"dataset": "kermany"}, "leave the number out"),
         ({"epochs": 0}, "at least 1"),
         ({"batch_size": 1}, "at least 2"),
         ({"images": 31}, "32 .one batch. to 2000000"),
@@ -247,7 +280,7 @@ def test_nothing_is_overwritten(tmp_path):
 def test_a_checkpoint_of_other_options_is_refused(tmp_path):
     out = tmp_path / "a.safetensors"
     made_by = {**vars(TINY), "precision": "32-true", "epochs": 9}
-    torch.save({"made_by": made_by, "losses": [1.0]}, out.with_suffix(".checkpoint"))
+    torch.save({"made_by": made_by, "losses": [1.0], "probes": []}, out.with_suffix(".checkpoint"))
     with pytest.raises(DataError, match="other epochs; repeat its options"):
         run(out)
     out.with_suffix(".checkpoint").write_bytes(b"PK")

@@ -1,117 +1,161 @@
-"""Self-supervised pretraining of the small encoder on reserved synthetic patients: ``xraykit pretrain``.
+"""Self-supervised pretraining without any label: ``xraykit pretrain``.
 
-SimCLR (Chen et al., ICML 2020): two views of one image shall be more alike than views of two images.
-No finding, no lesion mask and no image of a patient of train, val or test takes part.
+Of the patients that no data set shows, or of the training images of any data set without its development
+fold. No image of the split test takes part, with or without a label.
 """
 
+import copy
 import math
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import nn
 from tqdm import tqdm
 
-from xraykit.datasets import synthetic
-from xraykit.errors import DataError
+from xraykit import backbones
+from xraykit.backbones.base import Pooled, pooled_module
+from xraykit.errors import DataError, TrainingError
 from xraykit.nets import SmallEncoder
-from xraykit.pretrain_files import Config, as_file, begin, save_checkpoint
+from xraykit.pretrain_files import NEW_ENCODER, RESERVED, Config, as_file, begin, save_checkpoint
+from xraykit.pretrain_images import unlabelled
+from xraykit.pretrain_methods import Loss, method
+from xraykit.pretrain_probe import Probe
 from xraykit.pretrain_views import view
 from xraykit.storage import write_atomic
 
 
-class Contrast(nn.Module):
-    """Encoder, average pooling, and the projection that is thrown away after pretraining."""
+class Student(nn.Module):
+    """Images to features, and features to the projection that the loss compares."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, body: Pooled, project: nn.Module) -> None:
         super().__init__()
-        self.encoder = SmallEncoder(width)
-        hidden = [nn.Linear(8 * width, 512), nn.BatchNorm1d(512), nn.ReLU(), nn.Linear(512, 128)]
-        self.project = nn.Sequential(*hidden)
+        self.body, self.project = body, project
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.project(self.encoder(x).mean(dim=(2, 3)))
+        return self.project(self.body(x))
 
 
-def nt_xent(first: torch.Tensor, second: torch.Tensor, *, temperature: float) -> torch.Tensor:
-    """Mean over all 2B views of -log softmax of the cosine to the other view of the same image.
-
-    Chen et al. 2020, equation 1.
+def body(config: Config, images: np.ndarray) -> Pooled:
+    """The network to train, grey images (B, 1, S, S) in 0..1 to features (B, D).
 
     Args:
-        first, second: (B, D) projections; row i of both are views of one image.
+        images: uint8, for the normalisation of `NEW_ENCODER`.
+
+    Raises:
+        DataError: a network without weights; or as `backbones.load`.
     """
-    z = F.normalize(torch.cat([first, second]), dim=1)
-    like = (z @ z.T / temperature).fill_diagonal_(-torch.inf)
-    return F.cross_entropy(like, torch.arange(len(z), device=z.device).roll(len(first)))
-
-
-def draw_images(config: Config, *, progress: bool = True) -> np.ndarray:
-    """Rendered images uint8 (images, size, size), the first one of each reserved patient."""
-    numbers = synthetic.PATIENT_RANGES["pretrain"]
-    drawn = np.empty((config.images, config.size, config.size), np.uint8)
-    for i, image in enumerate(tqdm(drawn, "images", unit="image", disable=not progress)):
-        patient, name = numbers[i // 2], synthetic.NAMES[i % 2]
-        image[:] = synthetic.render(patient, name=name, size=config.size, seed=config.seed).image
-    return drawn
+    if config.network == NEW_ENCODER:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            encoder = SmallEncoder(config.width)
+        return Pooled(encoder, mean=[float(images.mean() / 255)], std=[float(images.std() / 255)])
+    backbone = backbones.load(config.network, seed=config.seed)
+    if next(backbone.module.parameters(), None) is None:
+        raise DataError(f"{backbone.name} has no weights to train; choose a network, such as resnet18:random")
+    return copy.deepcopy(pooled_module(backbone, "normalisation"))
 
 
 def pretrain(
-    config: Config, *, out: Path, device: str = "auto", precision: str = "32-true", progress: bool = True
-) -> list[float]:
-    """Train an encoder and write it to `out`; a killed run goes on after its last finished epoch.
+    config: Config,
+    *,
+    out: Path,
+    device: str = "auto",
+    precision: str = "32-true",
+    monitor: str | None = None,
+    probe_every: int = 1,
+    data_dir: str | Path | None = None,
+    progress: bool = True,
+) -> dict[str, list]:
+    """Train a network and write it to `out`; a killed run goes on after its last finished epoch.
 
     The same `config`, `precision`, number of threads and processor give the same weights, killed or not.
 
     Args:
         out: the ``.safetensors`` file; its ``.checkpoint`` beside it is removed at the end.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``: Lightning Fabric's accelerator.
-        precision: Fabric's; ``bf16-mixed`` is twice as fast where the processor has it.
+        precision: Fabric's; ``bf16-mixed`` is two to three times as fast where the processor has it.
+        monitor: data set whose development fold is probed, see `pretrain_probe`; None takes
+            ``config.dataset``, and ``synthetic`` for the reserved patients.
+        probe_every: epochs from one look to the next; the last epoch is always looked at.
+        data_dir: root of downloads and caches.
 
     Returns:
-        The mean loss of each epoch.
+        ``losses``, the mean of each epoch, and ``probes``: ``epoch``, AUROC ``knn`` and ``linear``; epoch 0
+        is before the first step.
 
     Raises:
-        DataError: `out` exists, or its checkpoint is of other options.
+        DataError: `out` exists, or its checkpoint is of other options; see also `body` and `unlabelled`.
+        TrainingError: the loss is not finite.
         StorageError: `out` cannot be written.
     """
     if out.suffix != ".safetensors" or out.exists():
         raise DataError(f"{out} exists or does not end with .safetensors; choose another file with --out")
+    if probe_every < 1:
+        raise DataError(f"probe_every = {probe_every}; look at least every epoch, 1")
     checkpoint = out.with_suffix(".checkpoint")
     state = begin(config, precision, checkpoint)
-    images = draw_images(config, progress=progress)
-    mean, std = float(images.mean() / 255), float(images.std() / 255)
+    monitor = monitor or ("synthetic" if config.dataset == RESERVED else config.dataset)
+    probe = Probe(monitor, size=config.size, seed=config.fold_seed, data_dir=data_dir)
+    source = unlabelled(config, data_dir=data_dir, progress=progress)
     fabric = Fabric(accelerator=device, devices=1, precision=precision)
-    model, optimiser = _model(config, state, fabric)
+    model, optimiser, loss_of = _setup(config, state, source.images, fabric)
+    looks = state["probes"]
     for epoch in range(len(state["losses"]), config.epochs):
+        if not looks:
+            looks.append({"epoch": 0} | probe(model.module.body))
         started = time.perf_counter()
-        bar = tqdm(
-            _batches(images, config, epoch), f"epoch {epoch + 1}/{config.epochs}", disable=not progress
-        )
-        generator = torch.Generator(fabric.device).manual_seed(1_000_003 * config.seed + epoch)
-        losses = []
-        for step, batch in enumerate(bar, start=epoch * len(bar)):
-            optimiser.param_groups[0]["lr"] = learning_rate(step, config.epochs * len(bar), config)
-            grey = torch.from_numpy(images[batch]).unsqueeze(1).to(fabric.device) / 255
-            views = [view(grey, size=config.view_size, generator=generator) for _ in range(2)]
-            both = ((torch.cat(views) - mean) / std).contiguous(memory_format=torch.channels_last)
-            loss = nt_xent(*model(both).float().chunk(2), temperature=config.temperature)
-            optimiser.zero_grad()
-            fabric.backward(loss)
-            optimiser.step()
-            losses.append(loss.item())
-            bar.set_postfix(loss=f"{losses[-1]:.3f}")
+        losses = _epoch(model, optimiser, loss_of, source.images, config, epoch, fabric, progress)
         state["losses"].append(float(np.mean(losses)))
         state["seconds"] += time.perf_counter() - started
+        if (epoch + 1) % probe_every == 0 or epoch + 1 == config.epochs:
+            looks.append({"epoch": epoch + 1} | probe(model.module.body))
         state |= {"model": model.module.state_dict(), "optimiser": optimiser.state_dict()}
         save_checkpoint(state, checkpoint)
-    encoder = model.module.encoder.cpu()
-    write_atomic(out, as_file(encoder, config, mean=mean, std=std, precision=precision, run=state))
+    trained = model.module.body.cpu()
+    statistics = {
+        name: [round(v, 4) for v in getattr(trained, name).flatten().tolist()] for name in ("mean", "std")
+    }
+    about = source.about | statistics | {"monitor": monitor}
+    write_atomic(out, as_file(trained.maps, config, about=about, precision=precision, run=state))
     checkpoint.unlink(missing_ok=True)
-    return state["losses"]
+    return {"losses": state["losses"], "probes": looks}
+
+
+def _epoch(
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    loss_of: Loss,
+    images: np.ndarray,
+    config: Config,
+    epoch: int,
+    fabric: Fabric,
+    progress: bool,
+) -> list[float]:
+    """One pass over the images in whole batches; the loss of each step."""
+    batches = _batches(images, config, epoch)
+    bar = tqdm(batches, f"epoch {epoch + 1}/{config.epochs}", disable=not progress)
+    generator = torch.Generator(fabric.device).manual_seed(1_000_003 * config.seed + epoch)
+    losses = []
+    for step, batch in enumerate(bar, start=epoch * len(batches)):
+        optimiser.param_groups[0]["lr"] = learning_rate(step, config.epochs * len(batches), config)
+        grey = torch.from_numpy(images[batch]).unsqueeze(1).to(fabric.device) / 255
+        views = [view(grey, size=config.view_size, generator=generator) for _ in range(2)]
+        both = torch.cat(views).contiguous(memory_format=torch.channels_last)
+        loss = loss_of(*model(both).float().chunk(2))
+        losses.append(loss.item())
+        if not math.isfinite(losses[-1]):
+            raise TrainingError(
+                f"the loss of step {step} is {losses[-1]}; choose a learning rate below "
+                f"{config.learning_rate}, or precision 32-true"
+            )
+        optimiser.zero_grad()
+        fabric.backward(loss)
+        optimiser.step()
+        bar.set_postfix(loss=f"{losses[-1]:.3f}")
+    return losses
 
 
 def learning_rate(step: int, steps: int, config: Config) -> float:
@@ -122,17 +166,32 @@ def learning_rate(step: int, steps: int, config: Config) -> float:
     return config.learning_rate * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm))) / 2
 
 
-def _model(config: Config, state: dict, fabric: Fabric) -> tuple:
-    """Model and optimiser as `state` has them, or new ones from the seed, set up by Fabric."""
-    with torch.random.fork_rng():
+def _setup(config: Config, state: dict, images: np.ndarray, fabric: Fabric) -> tuple:
+    """Model, optimiser and loss, as `state` has them, or new ones from the seed, set up by Fabric."""
+    network = body(config, images)
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model = Contrast(config.width).to(memory_format=torch.channels_last)
+        project, loss_of = method(_features(network, config.view_size), config)
+    model = Student(network, project).requires_grad_(True).to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(model.parameters(), config.learning_rate, weight_decay=config.weight_decay)
     model, optimiser = fabric.setup(model, optimiser)
     if state["model"]:
         model.module.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
-    return model.train(), optimiser
+    return model.train(), optimiser, loss_of
+
+
+def _features(network: Pooled, size: int) -> int:
+    """D of the features of a view.
+
+    Raises:
+        DataError: views too small for the network.
+    """
+    try:
+        with torch.no_grad():
+            return network.eval()(torch.zeros(1, 1, size, size)).shape[1]
+    except RuntimeError as error:
+        raise DataError(f"views of {size} pixels are too small for this network ({error})") from error
 
 
 def _batches(images: np.ndarray, config: Config, epoch: int) -> list[np.ndarray]:

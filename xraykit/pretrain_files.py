@@ -7,40 +7,50 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save
+from torch import nn
 
 from xraykit.backbones.weight_files import DAMAGED
 from xraykit.datasets import synthetic
-from xraykit.datasets.synthetic.loader import GENERATOR_VERSION
 from xraykit.errors import DataError
-from xraykit.nets import SmallEncoder
 from xraykit.storage import write_atomic
 
-METHODS = ("simclr",)
+METHODS = ("simclr", "vicreg")
+RESERVED = "reserved"
+NEW_ENCODER = "phantom:random"
 VERSION = "0"
 
 
 @dataclass(frozen=True)
 class Config:
-    """Everything the weights depend on, beside the machine's arithmetic.
+    """Everything the weights depend on, beside the images of a data set and the machine's arithmetic.
 
     Attributes:
-        method: one of `METHODS`.
-        images: half from ``synthetic``, half from ``synthetic-nih``, one of each patient.
+        method: one of `METHODS`, see `pretrain_methods`.
+        dataset: whose training images are learned from, without their labels and without its development
+            fold (`splits.development`); `RESERVED` renders patients that no data set shows.
+        network: where it starts, as `backbones.load` takes it, such as ``resnet18:random``; `NEW_ENCODER` is
+            an untrained `nets.SmallEncoder` of `width`, normalised by the images' own grey levels.
+        images: of `RESERVED`, half from ``synthetic``, half from ``synthetic-nih``, one of each patient; None
+            for 10,000. A data set gives all it has.
         epochs: passes over the images.
         seed: of the generator (another seed than 0 is another hospital than that of the data sets), of the
             initial weights, of the views and of their order.
-        size: side of the rendered images in pixels, and of those that the finished backbone takes.
+        fold_seed: of the development fold that is held out; the notebooks' ``seed``.
+        size: side of the stored images in pixels, and of those that the finished backbone takes.
         view_size: side of the views; smaller ones cost less, and the encoder takes any multiple of 16.
-        width: channels of the encoder's first layer.
-        batch_size: images a step; each meets twice as many views less two as negatives.
+        width: channels of the first layer of `NEW_ENCODER`.
+        batch_size: images a step.
         learning_rate: of AdamW, after a warm-up of a twentieth of the steps; falls to 0 along a cosine.
-        temperature: of the contrast; lower makes near negatives count for more.
+        temperature: of SimCLR's contrast; lower makes near negatives count for more.
     """
 
     method: str = "simclr"
-    images: int = 10_000
+    dataset: str = RESERVED
+    network: str = NEW_ENCODER
+    images: int | None = None
     epochs: int = 12
     seed: int = 7
+    fold_seed: int = 0
     size: int = 96
     view_size: int = 64
     width: int = 32
@@ -55,27 +65,56 @@ class Config:
         if self.epochs < 1:
             raise DataError(f"epochs = {self.epochs}; train for at least 1")
         if self.batch_size < 2:
-            raise DataError(f"batch_size = {self.batch_size}; contrast needs at least 2 images")
-        most = 2 * len(synthetic.PATIENT_RANGES["pretrain"])
-        if not self.batch_size <= self.images <= most:
-            raise DataError(f"images = {self.images}; use {self.batch_size} (one batch) to {most}")
+            raise DataError(f"batch_size = {self.batch_size}; a step compares at least 2 images")
         if self.view_size % 16 or self.view_size < 16:
             raise DataError(f"view_size = {self.view_size} pixels; it must be a positive multiple of 16")
+        if not 0 < self.learning_rate <= 1:
+            raise DataError(f"learning_rate = {self.learning_rate}; choose above 0, and at most 1")
+        if self.dataset != RESERVED and self.images is not None:
+            raise DataError(
+                f"images = {self.images} of {self.dataset}: a data set gives all its training images; leave "
+                f"the number out, or use --dataset {RESERVED}"
+            )
+        most = 2 * len(synthetic.PATIENT_RANGES["pretrain"])
+        if self.dataset == RESERVED and not self.batch_size <= self.rendered <= most:
+            raise DataError(f"images = {self.images}; use {self.batch_size} (one batch) to {most}")
+
+    @property
+    def rendered(self) -> int:
+        """Images to render of `RESERVED`."""
+        return 10_000 if self.images is None else self.images
+
+    @property
+    def command(self) -> str:
+        """The command that repeats the run, but for ``--precision``, ``--device`` and ``--out``."""
+        first = Config()
+        given = {key: value for key, value in asdict(self).items() if value != getattr(first, key)}
+        shown = {"method": self.method, "epochs": self.epochs, "seed": self.seed} | given
+        options = [f"--{key.replace('_', '-')} {shown[key]}" for key in asdict(self) if key in shown]
+        return " ".join(["xraykit pretrain", *options])
 
 
 def begin(config: Config, precision: str, checkpoint: Path) -> dict:
     """The state of a run that was killed, or that of a new one.
 
     Returns:
-        ``made_by``, the options of the run; ``losses``, the mean of each finished epoch; ``seconds`` of
-        training; ``model`` and ``optimiser``, their states, None at the start.
+        ``made_by``, the options of the run; ``losses``, the mean of each finished epoch; ``probes``, what the
+        monitor said after some of them; ``seconds`` of training; ``model`` and ``optimiser``, their states,
+        None at the start.
 
     Raises:
         DataError: `checkpoint` is damaged or of a run with other options.
     """
     made_by = {**asdict(config), "precision": precision}
     if not checkpoint.exists():
-        return {"made_by": made_by, "losses": [], "seconds": 0.0, "model": None, "optimiser": None}
+        return {
+            "made_by": made_by,
+            "losses": [],
+            "probes": [],
+            "seconds": 0.0,
+            "model": None,
+            "optimiser": None,
+        }
     try:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         differing = [key for key, value in made_by.items() if state["made_by"].get(key) != value]
@@ -96,34 +135,31 @@ def save_checkpoint(state: dict, path: Path) -> None:
     write_atomic(path, data.getvalue())
 
 
-def as_file(
-    encoder: SmallEncoder, config: Config, *, mean: float, std: float, precision: str, run: dict
-) -> bytes:
+def as_file(maps: nn.Module, config: Config, *, about: dict, precision: str, run: dict) -> bytes:
     """A safetensors file: weights in half precision, and as metadata what `backbones` reads and readers ask.
 
     Args:
-        mean, std: of the images' grey levels in 0..1; the encoder takes images normalised by them.
-        run: ``losses`` of every epoch, and ``seconds`` of training in all.
+        maps: the network up to its last feature map, without the normalisation before it.
+        about: ``mean`` and ``std`` of that normalisation, and what `pretrain_images.Source` says.
+        run: ``losses`` of every epoch, ``probes`` on the development fold, and ``seconds`` of training.
     """
     tensors = {
         name: tensor.half().contiguous()
-        for name, tensor in encoder.state_dict().items()
+        for name, tensor in maps.state_dict().items()
         if not name.endswith("num_batches_tracked")
     }
-    start = synthetic.PATIENT_RANGES["pretrain"].start
-    about = asdict(config) | {
-        "name": "phantom",
-        "version": VERSION,
-        "mean": [round(mean, 4)],
-        "std": [round(std, 4)],
-        "data": [f"{name} (pretrain patients)" for name in synthetic.NAMES],
-        "labels": [],
-        "source": f"xraykit pretrain --method {config.method} --images {config.images} "
-        f"--epochs {config.epochs} --seed {config.seed} --precision {precision}",
-        "seeds": {"generator": config.seed, "training": config.seed},
-        "patients": [start, start + (config.images + 1) // 2],
-        "generator_version": GENERATOR_VERSION,
-        "losses": [round(loss, 4) for loss in run["losses"]],
-        "seconds": float(f"{run['seconds']:.2g}"),
-    }
-    return save(tensors, {key: v if isinstance(v, str) else json.dumps(v) for key, v in about.items()})
+    told = (
+        asdict(config)
+        | about
+        | {
+            "name": config.network.partition(":")[0],
+            "version": VERSION,
+            "labels": [],
+            "source": f"{config.command} --precision {precision}",
+            "seeds": {"generator": config.seed, "training": config.seed},
+            "losses": [round(loss, 4) for loss in run["losses"]],
+            "probes": run["probes"],
+            "seconds": float(f"{run['seconds']:.2g}"),
+        }
+    )
+    return save(tensors, {key: v if isinstance(v, str) else json.dumps(v) for key, v in told.items()})
