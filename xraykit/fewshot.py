@@ -124,7 +124,7 @@ def evaluate_choosing(
     Returns:
         The scores, and for each (name, k) the classifier that each draw chose.
     """
-    pool, test, codes = _checked(pool, labels, test, support=support, shots=shots)
+    pool, test, codes = check_task(pool, labels, test, support=support, shots=shots)
     if not choosers:
         raise DataError(f"no classifier to evaluate; choose from {', '.join(CLASSIFIERS)}")
     n_draws, n_classes, _ = support.shape
@@ -165,10 +165,14 @@ def ensemble(members: Sequence[Scores]) -> Scores:
     return {key: np.mean([m[key] for m in members], axis=0, dtype=np.float32) for key in members[0]}
 
 
-def _checked(
+def check_task(
     pool: np.ndarray, labels: np.ndarray, test: np.ndarray, *, support: np.ndarray, shots: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pool as it is, test as float64, class codes (N,)."""
+    """What every evaluation checks: the pool as it is, test as float64, class codes (N,).
+
+    Raises:
+        DataError: as `evaluate`.
+    """
     pool, test = check_features(pool, "pool"), check_features(test, "test")
     if pool.shape[1] != test.shape[1] or len(pool) != len(labels):
         raise DataError(
