@@ -75,6 +75,20 @@ def test_several_metrics_at_once(tmp_path):
     assert set(rows["split"]) == {"test"}
 
 
+def test_many_numbers_in_one_write_are_those_of_one_write_each(tmp_path):
+    rows = [
+        {"task": "binary", "method": m, "metric": "auroc", "value": v, "shots": 10}
+        for m, v in (("b", 0.5), ("a", 0.25), ("b", 0.75))
+    ]
+    run(tmp_path / "many").record_many(rows)
+    one_by_one = run(tmp_path / "one")
+    for row in rows:
+        one_by_one.record(**row)
+    many, one = ((tmp_path / name / "synthetic" / "results.csv").read_text() for name in ("many", "one"))
+    assert many == one
+    assert many.count("\n") == 3
+
+
 def test_two_writers_lose_nothing(tmp_path):
     code = (
         "import sys; from xraykit.results import Run\n"

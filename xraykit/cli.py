@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from xraykit.cli_app import serve
+from xraykit.cli_ladder import ladder
 from xraykit.cli_networks import DataDir, embed, pretrain, train
 from xraykit.cli_predict import predict
 from xraykit.errors import XraykitError
@@ -94,6 +95,7 @@ def run(
 app.command()(pretrain)
 app.command()(embed)
 app.command()(train)
+app.command()(ladder)
 app.command()(predict)
 app.command("app")(serve)
 

@@ -134,6 +134,10 @@ class Run:
         """`record` each metric of `scores` (from `intervals.bootstrap`) with the same arguments `about`."""
         self._upsert([self._row(metric=metric, value=value, **about) for metric, value in scores.items()])
 
+    def record_many(self, numbers: Sequence[Mapping[str, object]]) -> None:
+        """`record` several numbers, each with its own arguments, in one write of the ledger."""
+        self._upsert([self._row(**number) for number in numbers])
+
     def _upsert(self, new: Sequence[Mapping[str, str]]) -> None:
         path = self.folder / "results.csv"
         with self._lock():

@@ -1,6 +1,7 @@
-"""Backbones that come with the package: ``phantom``, a small encoder; ``cnn``, a plain network to train; and
-``pixels``, no network at all."""
+"""Backbones that come with the package: ``phantom`` and ``phantom-kermany``, a small encoder; ``cnn``, a
+plain network to train; and ``pixels``, no network at all."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from xraykit.errors import DataError, DataNotFoundError
 from xraykit.nets import BaselineCnn, SmallEncoder
 
 PHANTOM = Path(xraykit.weights.__file__).parent / "phantom.safetensors"
+PHANTOM_KERMANY = PHANTOM.with_name("phantom-kermany.safetensors")
 PIXEL_GRID = 16
 
 
@@ -47,6 +49,22 @@ def build_phantom(
     module = Pooled(encoder, mean=file.statistics("mean", [0.5]), std=file.statistics("std", [0.25]))
     name = "phantom" if weights is None else f"phantom:{Path(weights).name}"
     return from_module(module, name=name, size=file.whole("size", 128), pretraining=about)
+
+
+def build_phantom_kermany(
+    weights: str | None = None, *, seed: int = 0, weights_dir: str | Path | None = None
+) -> Backbone:
+    """phantom's network, pretrained without labels on three quarters of Kermany's training patients.
+
+    The others are the development fold of seed 0 (`splits.development`); no test image was used. The images
+    are CC BY 4.0, see its model card.
+
+    Raises:
+        DataError: weights were given; it has one file.
+    """
+    if weights is not None:
+        raise DataError(f"phantom-kermany has one file, not {weights!r}; load others as phantom:{weights}")
+    return replace(build_phantom(str(PHANTOM_KERMANY)), name="phantom-kermany")
 
 
 def _encoder(width: int, *, seed: int) -> SmallEncoder:

@@ -19,6 +19,7 @@ class Builder(Protocol):
 
 _OURS: dict[str, Builder] = {
     "phantom": own.build_phantom,
+    "phantom-kermany": own.build_phantom_kermany,
     "pixels": own.build_pixels,
     "cnn": own.build_cnn,
     "cnn-small": partial(own.build_cnn, width=16, light=True, name="cnn-small"),
@@ -57,6 +58,7 @@ def load(
         spec: ``"architecture"`` or ``"architecture:weights"``: one of torchvision's classifiers with
             ``imagenet`` (the default), ``random`` or a file; torchxrayvision's
             ``"densenet121-res224-all:xrv"``; ``"phantom"``, ``"phantom:random"``, ``"phantom:<file>"``;
+            ``"phantom-kermany"``;
             ``"cnn"``, ``"cnn-small"``, ``"cnn-group-norm"``, ``"cnn-small-group-norm"``, untrained;
             ``"pixels"``; or what `register` added. A file ends with ``.safetensors``, ``.pth`` or ``.pt``;
             `weights_path` says where it is looked for.

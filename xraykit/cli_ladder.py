@@ -1,0 +1,50 @@
+"""``xraykit ladder``: the few-shot ladder of notebook 04 alone, from features to the one look at test."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xraykit.cli_networks import DataDir
+
+
+def ladder(
+    dataset: Annotated[str, typer.Option(help="Data set, such as kermany.")] = "synthetic",
+    backbones: Annotated[
+        str, typer.Option(help='Separated by ";", the main one first (default: those of notebook 04).')
+    ] = "",
+    profile: Annotated[str, typer.Option(help="quick or full.")] = "quick",
+    seed: Annotated[int, typer.Option(help="Of development fold, draws and resamplings.", min=0)] = 0,
+    figures_dir: Annotated[
+        Path | None, typer.Option(help="Root of ledgers (default: XRAYKIT_FIGURES_DIR, else figures/).")
+    ] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Every kind of frozen feature with every head: choose on a development fold, look at test once.
+
+    Writes the rows "ladder, ..." of notebook 04 to the ledger and each look to its test log. What is looked
+    at is fixed by the code and by what the development fold chose.
+    """
+    from xraykit import backbones as networks
+    from xraykit import fewshot_ladder_run as climbing
+    from xraykit import paths, profiles, results
+
+    sizes = profiles.sizes("04", profile)
+    specs = [spec.strip() for spec in (backbones or sizes.backbones).split(";")]
+    ds = profiles.load_set(dataset, sizes, seed=seed, data_dir=data_dir)
+    about = {"dataset": dataset, "profile": profile, "seed": seed, "figures_dir": figures_dir}
+    run = results.Run(notebook="04", parameters={"backbone_names": "; ".join(specs)}, **about)
+    train, test = ds.split("train"), ds.split("test")
+    loaded = [networks.load(spec, seed=seed) for spec in specs]
+    for b in loaded:
+        networks.check_unseen(b, [*ds.classes, *train.binary().classes])
+    plan = climbing.plan(train, n_draws=sizes.n_draws, seed=seed)
+    where = {"cache_dir": paths.data_dir(data_dir) / "cache", "precision": sizes.precision}
+    rungs = climbing.rungs(ds, loaded, plan=plan, n_views=sizes.n_views, **where)
+    developed = climbing.develop(run, rungs, train, plan)
+    for k, choice in developed.choices.items():
+        typer.echo(f"{k} a class, chosen on development: {' + '.join(choice.members)}")
+    scored = climbing.look(run, rungs, train, test, plan, developed, n_boot=sizes.n_boot)
+    frozen = scored[scored["head"].isin([climbing.CHOSEN, climbing.ENSEMBLE])]
+    shape = {"index": ["shots", "rung"], "columns": "metric", "values": "text"}
+    typer.echo(frozen.pivot_table(**shape, aggfunc="first", sort=False).to_string())
