@@ -12,7 +12,7 @@ from nbformat.v4 import new_code_cell
 from xraykit import notebook_parameters, paths
 from xraykit.errors import RunError
 
-CELLS = (35, 60)
+CELLS = (35, 68)
 MEDIAN_LINES, MOST_LINES = 8, 25  # of a code cell, blank lines not counted
 PROSE = 1.4  # words of markdown for each word of code, both split at white space: "about one and a half"
 CHECKED_CELLS = 5

@@ -208,5 +208,6 @@ def test_the_command_chooses_looks_once_and_says_what_it_chose(tmp_path, monkeyp
     frozen = rows[(rows["method"] == f"ladder, {fewshot_ladder_run.CHOSEN}") & (rows["split"] == "test")]
     assert set(frozen["backbone"]) == {"phantom", "pixels", "phantom at blocks.1", "phantom, two layers"}
     assert "a class, chosen on development: " in result.stdout
+    assert (tmp_path / "synthetic" / "04_ladder.png").is_file()
     for value in frozen["text"]:
         assert value in result.stdout

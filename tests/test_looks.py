@@ -390,6 +390,8 @@ def earlier(run: Run, *, profile: str, value: float, **changes: object) -> None:
 def test_few_shot_rows_are_those_of_the_frozen_choice_on_test(run) -> None:
     assert looks_networks.few_shot_rows(run, "phantom").empty
     earlier(run, profile="quick", value=0.6, backbone="pixels")  # names the frozen choice
+    for shots in (5, 50, 100):  # the ladder does not, on however many shots
+        earlier(run, profile="quick", value=0.9, method="ladder, SVC", backbone="pixels", shots=shots)
     assert looks_networks.few_shot_rows(run, "phantom").empty
     earlier(run, profile="quick", value=0.7)
     earlier(run, profile="quick", value=0.8, shots=50)

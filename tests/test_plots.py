@@ -216,6 +216,27 @@ def test_shots_next_to_each_other_share_a_number():
     assert [t.get_text() for t in ticks] == ["5", "60", "99", ""]
 
 
+def test_ladder_has_the_lowest_rung_first_and_a_panel_for_each_metric_and_shots():
+    rows = [
+        {"rung": rung, "shots": k, "metric": metric, "value": v, "ci_low": v - 0.1, "ci_high": v + 0.1}
+        for rung, base in (("middle", 0.6), ("low", 0.5), ("high", 0.7))
+        for k in (10, 100)
+        for metric, v in (("macro_f1", base), ("auroc", 1 - base))
+    ]
+    fig = plots.ladder(pd.DataFrame(rows), title="rungs")
+    titles = [ax.get_title(loc="left") or ax.get_title() for ax in fig.axes]
+    assert titles == [
+        "macro-F1\n10 a class",
+        "AUROC\n10 a class",
+        "macro-F1\n100 a class",
+        "AUROC\n100 a class",
+    ]
+    assert [label.get_text() for label in fig.axes[0].get_yticklabels()] == ["low", "middle", "high"]
+    assert fig.axes[1].collections[-1].get_offsets()[:, 0].tolist() == pytest.approx([0.5, 0.4, 0.3])
+    with pytest.raises(DataError, match="at least one rung"):
+        plots.ladder(pd.DataFrame(rows[:0]))
+
+
 def test_shot_curves_of_another_column_without_spread():
     table = shot_table().rename(columns={"method": "backbone"}).drop(columns=["spread_low", "spread_high"])
     ax = plots.shot_curves(table, metrics=["auroc"], by="backbone").axes[0]

@@ -1,5 +1,6 @@
 """Pretraining: the losses, the views, a run that is killed, the monitor, and the file that ships."""
 
+import hashlib
 import json
 import math
 import os
@@ -21,7 +22,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
-from xraykit import backbones, datasets
+from xraykit import backbones, datasets, splits
 from xraykit.backbones.base import network_input
 from xraykit.cli import app
 from xraykit.datasets import synthetic
@@ -328,6 +329,41 @@ def test_model_card_has_the_command_and_the_warning(metadata):
     card = PHANTOM.with_suffix(".md").read_text()
     assert metadata["source"] in card
     assert "not for clinical use" in card.lower()
+
+
+KERMANY = PHANTOM.with_name("phantom-kermany.safetensors")
+
+
+def test_the_file_learned_from_kermany_says_so_and_names_its_licence():
+    backbone = backbones.load("phantom-kermany")
+    assert (backbone.name, backbone.size, backbone.dim) == ("phantom-kermany", 96, 256)
+    about = backbone.pretraining
+    assert about.data == ("kermany (train without the development fold)",)
+    assert about.labels == ()
+    assert KERMANY.stat().st_size < 5e6
+    card = KERMANY.with_suffix(".md").read_text()
+    assert about.source.partition(": ")[2] in card
+    assert hashlib.sha256(KERMANY.read_bytes()).hexdigest()[:12] in card
+    with safe_open(KERMANY, framework="pt") as file:
+        told = file.metadata()
+    assert told["licence"] == "CC BY 4.0"
+    assert told["citation"].rpartition("doi:")[2] in card
+    for look in json.loads(told["probes"]):
+        line = f"| {look['epoch']} | {look['knn']:.3f} | {look['linear']:.3f} |".replace(" 0.", " .")
+        assert line in card
+
+
+def test_other_weights_of_the_kermany_encoder_are_refused():
+    with pytest.raises(DataError, match=r"has one file, not 'random'; load others as phantom:random"):
+        backbones.load("phantom-kermany:random")
+
+
+@pytest.mark.skipif("XRAYKIT_KERMANY_DIR" not in os.environ, reason="XRAYKIT_KERMANY_DIR is not set")
+def test_the_file_learned_from_kermany_left_out_the_development_fold_of_seed_0(tmp_path):
+    train = datasets.load("kermany", size=32, data_dir=tmp_path, progress=False).split("train")
+    inside, dev = splits.development(train, seed=0)
+    assert backbones.load("phantom-kermany").pretraining.held_out == splits.digest(train.patients[dev])
+    assert f"({len(inside):,} images of children)" in KERMANY.with_suffix(".md").read_text()
 
 
 def test_shipped_file_beats_pixels_and_random_weights():

@@ -22,12 +22,12 @@ def ladder(
 ) -> None:
     """Every kind of frozen feature with every head: choose on a development fold, look at test once.
 
-    Writes the rows "ladder, ..." of notebook 04 to the ledger and each look to its test log. What is looked
-    at is fixed by the code and by what the development fold chose.
+    Writes the rows "ladder, ..." and the figure 04_ladder of notebook 04, and each look to the test log. What
+    is looked at is fixed by the code and by what the development fold chose.
     """
     from xraykit import backbones as networks
     from xraykit import fewshot_ladder_run as climbing
-    from xraykit import paths, profiles, results
+    from xraykit import paths, plots, profiles, results
 
     sizes = profiles.sizes("04", profile)
     specs = [spec.strip() for spec in (backbones or sizes.backbones).split(";")]
@@ -45,6 +45,7 @@ def ladder(
     for k, choice in developed.choices.items():
         typer.echo(f"{k} a class, chosen on development: {' + '.join(choice.members)}")
     scored = climbing.look(run, rungs, train, test, plan, developed, n_boot=sizes.n_boot)
-    frozen = scored[scored["head"].isin([climbing.CHOSEN, climbing.ENSEMBLE])]
+    frozen = scored[scored["head"].isin(climbing.FROZEN)]
+    run.save_figure(plots.ladder(frozen, title=f"{dataset}: the ladder, test split"), "04_ladder")
     shape = {"index": ["shots", "rung"], "columns": "metric", "values": "text"}
     typer.echo(frozen.pivot_table(**shape, aggfunc="first", sort=False).to_string())

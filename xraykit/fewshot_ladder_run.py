@@ -21,6 +21,7 @@ from xraykit.splits import development, feasible_shots
 
 METRICS = ("macro_f1", "auroc")
 CHOSEN, ENSEMBLE = "head chosen on development", "ensemble"
+FROZEN = (CHOSEN, ENSEMBLE)  # heads of what development decided for
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from xraykit.plots.explain_trust import occlusion, randomisation, shortcut
 from xraykit.plots.pictures import before_after, sample_grid
 from xraykit.plots.scores import intervals, recall_bars, reliability
 from xraykit.plots.searches import study
-from xraykit.plots.shots import draw_distribution, shot_curves
+from xraykit.plots.shots import draw_distribution, ladder, shot_curves
 from xraykit.plots.tables import bars, class_counts, cooccurrence, grey_histograms, images_per_patient
 from xraykit.plots.training import learning_curves, trade_off
 
@@ -34,6 +34,7 @@ __all__ = [
     "heatmap",
     "images_per_patient",
     "intervals",
+    "ladder",
     "learning_curves",
     "map3d",
     "maps",

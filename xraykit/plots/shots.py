@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from xraykit.errors import DataError
-from xraykit.plots.scores import TITLES
+from xraykit.plots.scores import TITLES, intervals
 from xraykit.plots.style import COLOURS, GREY, figure, tidy
 
 LINES = ("-", "--", "-.", ":")
@@ -65,6 +65,29 @@ def shot_curves(
     fig.suptitle(title, fontsize=12)
     fig.supxlabel("line: median over draws, band: 95% interval, whisker: 95% of the draws", fontsize=9)
     return fig
+
+
+def ladder(table: pd.DataFrame, *, title: str = "") -> Figure:
+    """Dot and 95% interval of each kind of feature, the lowest first; a panel for each metric and shots.
+
+    Args:
+        table: rows with ``rung, shots, metric, value, ci_low, ci_high``, one for each rung, shots and metric;
+            the order is that of the first metric's median over shots.
+
+    Raises:
+        DataError: no rows.
+    """
+    if table.empty:
+        raise DataError("ladder needs at least one rung; the table is empty")
+    first = table[table["metric"] == table["metric"].iloc[0]]
+    order = first.groupby("rung")["value"].median().sort_values().index
+    rows = table.assign(method=pd.Categorical(table["rung"], order, ordered=True)).sort_values(
+        ["method", "shots"], kind="stable"
+    )
+    panels = [f"{_name(m)}\n{k} a class" for m, k in zip(rows["metric"], rows["shots"], strict=True)]
+    return intervals(
+        rows.assign(method=rows["rung"], metric=panels), metrics=list(dict.fromkeys(panels)), title=title
+    )
 
 
 def _labels(shots: Sequence[float]) -> list[str]:
