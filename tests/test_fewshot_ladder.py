@@ -1,6 +1,7 @@
 """The few-shot ladder: what is chosen on a development fold, and that test images decide nothing."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +16,7 @@ from xraykit.cli import app
 from xraykit.errors import DataError
 from xraykit.fewshot_heads import SVC, evaluate_heads
 from xraykit.fewshot_ladder import Choice, check_held_out, choose, climb, joined, table
+from xraykit.fewshot_transforms import side_by_side
 
 Y = np.array([0, 0, 0, 0, 1, 1, 1, 1])
 
@@ -120,7 +122,15 @@ def test_plan_keeps_patients_apart(ds, plan):
 
 
 def test_rungs_are_the_backbones_two_layers_and_all_side_by_side(ladder, ds, plan):
-    assert set(ladder.train) == {"main", "other", "main at 1", "main, two layers", "side by side"}
+    assert set(ladder.train) == {"main", "other", "main at 1"}
+    rows, query = plan.inside, plan.dev
+    pairs = ladder.pairs(rows, query)
+    assert set(pairs) == {*ladder.train, "main, two layers", "side by side"}
+    joint = side_by_side([(ladder.train[n][rows], ladder.train[n][query]) for n in ("main", "other")])
+    assert np.array_equal(pairs["side by side"][0], joint[0])
+    assert np.array_equal(pairs["side by side"][1], joint[1])
+    test = {name: query for name, (_, query) in ladder.pairs(rows).items()}
+    assert all(np.array_equal(test[name], x) for name, x in ladder.test.items())
     n = len(ds.split("train"))
     assert {x.shape[0] for x in ladder.train.values()} == {n}
     features, rows = ladder.views
@@ -132,7 +142,7 @@ def test_development_does_not_see_test(ladder, ds, plan, tmp_path):
     """Other test features, the same choice; and the ledger has the medians that decided."""
     train = ds.split("train")
     other = fewshot_ladder_run.Rungs(
-        ladder.train, {k: -v for k, v in ladder.test.items()}, ladder.views, ladder.main
+        ladder.train, {k: -v for k, v in ladder.test.items()}, ladder.together, ladder.views, ladder.main
     )
     run = new_run(tmp_path)
     first, second = (fewshot_ladder_run.develop(run, x, train, plan) for x in (ladder, other))
@@ -184,8 +194,19 @@ def test_a_network_that_saw_the_development_fold_is_refused(ds, plan):
     )
     check_held_out([fair, toy()], "synthetic", dev)
     check_held_out([unfair], "kermany", dev)
+    relative = replace(unfair, pretraining=Pretraining(("kermany (train without the development fold)",)))
+    with pytest.raises(DataError, match="mine was pretrained on images of pneumoniamnist"):
+        check_held_out([relative], "pneumoniamnist", dev)
     with pytest.raises(DataError, match=r"mine was pretrained on images of synthetic .* --fold-seed"):
         check_held_out([fair, unfair], "synthetic", dev)
+
+
+def test_backbones_of_one_name_and_pixels_first_are_refused(ds, plan, tmp_path):
+    where = {"plan": plan, "n_views": 1, "cache_dir": tmp_path, "precision": "fp32"}
+    with pytest.raises(DataError, match="two backbones are called same; rename one"):
+        fewshot_ladder_run.rungs(ds, [toy(0, name="same"), toy(1, name="same")], **where)
+    with pytest.raises(DataError, match="pixels comes first but has no layers; put a network first"):
+        fewshot_ladder_run.rungs(ds, [toy(name="pixels")], **where)
 
 
 def new_run(folder):
@@ -211,3 +232,8 @@ def test_the_command_chooses_looks_once_and_says_what_it_chose(tmp_path, monkeyp
     assert (tmp_path / "synthetic" / "04_ladder.png").is_file()
     for value in frozen["text"]:
         assert value in result.stdout
+    other = CliRunner().invoke(app, ["ladder", *options[2:], "--backbones", "phantom"])
+    assert isinstance(other.exception, DataError)
+    assert "has the ladder of other networks (phantom; pixels); choose another --figures-dir" in str(
+        other.exception
+    )

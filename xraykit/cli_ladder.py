@@ -1,11 +1,16 @@
 """``xraykit ladder``: the few-shot ladder of notebook 04 alone, from features to the one look at test."""
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from xraykit.cli_networks import DataDir
+from xraykit.errors import DataError
+
+if TYPE_CHECKING:
+    from xraykit.results import Run
 
 
 def ladder(
@@ -34,6 +39,7 @@ def ladder(
     ds = profiles.load_set(dataset, sizes, seed=seed, data_dir=data_dir)
     about = {"dataset": dataset, "profile": profile, "seed": seed, "figures_dir": figures_dir}
     run = results.Run(notebook="04", parameters={"backbone_names": "; ".join(specs)}, **about)
+    _same_networks(run)
     train, test = ds.split("train"), ds.split("test")
     loaded = [networks.load(spec, seed=seed) for spec in specs]
     for b in loaded:
@@ -49,3 +55,18 @@ def ladder(
     run.save_figure(plots.ladder(frozen, title=f"{dataset}: the ladder, test split"), "04_ladder")
     shape = {"index": ["shots", "rung"], "columns": "metric", "values": "text"}
     typer.echo(frozen.pivot_table(**shape, aggfunc="first", sort=False).to_string())
+
+
+def _same_networks(run: "Run") -> None:
+    """Refuse to mix rows: "side by side" and "ensemble" of other networks would replace those that are there.
+
+    Raises:
+        DataError: the figure in the run's folder is of other networks, of the same profile.
+    """
+    manifest = run.folder / "manifest.json"
+    there = json.loads(manifest.read_text()).get("04_ladder", {}) if manifest.exists() else {}
+    names = there.get("parameters", {}).get("backbone_names")
+    if there.get("profile") == run.profile and names != run.parameters["backbone_names"]:
+        raise DataError(
+            f"{run.folder} has the ladder of other networks ({names}); choose another --figures-dir, or those"
+        )

@@ -50,12 +50,15 @@ def pretrain(
     view_size: Annotated[int, typer.Option(help="Side of the views, in pixels.")] = 64,
     batch_size: Annotated[int, typer.Option(help="Images a step.")] = 64,
     learning_rate: Annotated[float, typer.Option(help="At its highest; it falls to 0 as a cosine.")] = 2e-3,
+    width: Annotated[int, typer.Option(help="Channels of the first layer of phantom:random.", min=1)] = 32,
+    weight_decay: Annotated[float, typer.Option(help="Of AdamW.")] = 0.02,
+    temperature: Annotated[float, typer.Option(help="Of simclr: lower heeds near negatives more.")] = 0.2,
     monitor: Annotated[
-        str | None,
+        str,
         typer.Option(
             help="Data set whose development fold is probed (default: the data set; synthetic for reserved)."
         ),
-    ] = None,
+    ] = "",
     probe_every: Annotated[int, typer.Option(help="Epochs from one probe to the next.", min=1)] = 1,
     out: Annotated[
         Path | None,
@@ -91,16 +94,19 @@ def pretrain(
         view_size=view_size,
         batch_size=batch_size,
         learning_rate=learning_rate,
+        width=width,
+        weight_decay=weight_decay,
+        temperature=temperature,
+        monitor=monitor,
     )
-    architecture = network.partition(":")[0]
-    name = f"{architecture}-{dataset}-{method}-{seed}.safetensors"
+    name = f"{config.architecture}-{dataset}-{method}-{seed}.safetensors"
     out = (out or paths.data_dir(data_dir) / "weights" / name).expanduser()
-    how = {"device": device, "precision": precision, "monitor": monitor, "probe_every": probe_every}
+    how = {"device": device, "precision": precision, "probe_every": probe_every}
     run = pretraining.pretrain(config, out=out, data_dir=data_dir, **how)
     typer.echo(f"mean loss of the epochs: {', '.join(f'{loss:.3f}' for loss in run['losses'])}")
     for look in run["probes"]:
         typer.echo(f"after epoch {look['epoch']}: AUROC knn {look['knn']:.3f}, linear {look['linear']:.3f}")
-    typer.echo(f"{out}; use it as the backbone {architecture}:{out}")
+    typer.echo(f"{out}; use it as the backbone {config.architecture}:{out}")
 
 
 def embed(

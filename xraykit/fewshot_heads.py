@@ -68,7 +68,9 @@ class Task:
     def propagated(self) -> ByShots:
         """Of label propagation."""
         pool, test = self.unit
-        found = propagate(pool, self.labels, test, support=self.support, shots=self.shots)
+        near = min(10, len(pool) - 1)
+        about = {"support": self.support, "shots": self.shots, "n_neighbors": near}
+        found = propagate(pool, self.labels, test, **about)
         return {k: p for (_, k), p in found.items()}
 
     def evaluated(self, pool: np.ndarray, test: np.ndarray, classifiers: Sequence[str]) -> Scores:

@@ -10,6 +10,7 @@ from xraykit import embeddings, intervals
 from xraykit.backbones import Backbone
 from xraykit.backbones.layers import at_layer, layer_names
 from xraykit.datasets import XrayDataset
+from xraykit.errors import DataError
 from xraykit.fewshot import draws
 from xraykit.fewshot_heads import SVC
 from xraykit.fewshot_ladder import Choice, Found, check_held_out, choose, climb, joined
@@ -54,21 +55,25 @@ class Rungs:
     """Features to climb on.
 
     Attributes:
-        train, test: by rung, (N, D) and (M, D), not normalised.
+        train, test: of each backbone, (N, D) and (M, D), not normalised.
+        together: rungs that are several of these side by side.
         views: of the main rung's ``(V, n, D)`` features of augmented training images, and their rows.
         main: the rung that has views.
     """
 
     train: dict[str, np.ndarray]
     test: dict[str, np.ndarray]
+    together: dict[str, list[str]]
     views: tuple[np.ndarray, np.ndarray]
     main: str
 
     def pairs(self, rows: np.ndarray, query: np.ndarray | None = None) -> dict:
         """(pool, query) of each rung: training rows, and others of them, or the test images."""
-        return {
+        alone = {
             name: (x[rows], self.test[name] if query is None else x[query]) for name, x in self.train.items()
         }
+        joint = {name: side_by_side([alone[part] for part in parts]) for name, parts in self.together.items()}
+        return alone | joint
 
     def views_of(self, rows: np.ndarray, support: np.ndarray) -> dict:
         """Views of the drawn images of a pool that holds the training images `rows`."""
@@ -98,10 +103,17 @@ def plan(train: XrayDataset, *, shots: Sequence[int] = (10, 100), n_draws: int, 
 
     Args:
         train: the training images as their set has them; the ladder itself is of normal against the rest.
+
+    Raises:
+        DataError: no patient to draw of a class.
     """
     inside, dev = development(train, seed=seed)
     two, patients = train.binary().labels, train.patients
     most = feasible_shots(two[inside], patients[inside])
+    if most < 1:
+        raise DataError(
+            f"{train.name} has a class without a patient outside the development fold; use more images"
+        )
     allowed = [k for k in shots if k <= most] or [most]
     often = {"shots": allowed, "n_draws": n_draws, "seed": seed}
     supports = (draws(two[rows], patients[rows], **often) for rows in (inside, np.arange(len(train))))
@@ -125,25 +137,26 @@ def rungs(
         where: ``cache_dir, precision, progress`` of `embeddings.extract`.
 
     Raises:
-        DataError: a backbone that was pretrained on the development fold.
+        DataError: a backbone that was pretrained on the development fold, two of one name, or pixels first.
     """
-    train = ds.split("train")
+    train, names = ds.split("train"), [b.name for b in loaded]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(f"two backbones are called {', '.join(twice)}; rename one of the files")
     check_held_out(loaded, ds.name, train.patients[plan.dev])
-    main = loaded[0]
+    main, trained = loaded[0], [n for n in names if "random" not in n and n != "pixels"]
+    if main.name == "pixels":
+        raise DataError("pixels comes first but has no layers; put a network first, such as phantom")
     lower = at_layer(main, layer_names(main)[-2])
     every = {b.name: _features(ds.images, b, where) for b in [*loaded, lower]}
     parts = {part: (ds.records["split"] == part).to_numpy() for part in ("train", "test")}
-    of = {part: {name: x[rows] for name, x in every.items()} for part, rows in parts.items()}
-    trained = [b.name for b in loaded if "random" not in b.name and b.name != "pixels"]
+    of = {part: {name: x[chosen] for name, x in every.items()} for part, chosen in parts.items()}
     together = {f"{main.name}, two layers": [main.name, lower.name], "side by side": trained}
-    for name, parts in together.items():
-        if len(parts) > 1:
-            pair = side_by_side([(of["train"][part], of["test"][part]) for part in parts])
-            of["train"][name], of["test"][name] = pair
+    together = {name: members for name, members in together.items() if len(members) > 1}
     rows = plan.drawn
     shown = views(np.asarray(train.images[rows]), n_views=n_views, seed=plan.seed, ids=rows)
     seen = np.stack([_features(view, main, where) for view in shown])
-    return Rungs(of["train"], of["test"], (seen, rows), main.name)
+    return Rungs(of["train"], of["test"], together, (seen, rows), main.name)
 
 
 def _features(images: np.ndarray, backbone: Backbone, where: Mapping[str, object]) -> np.ndarray:
@@ -198,17 +211,17 @@ def look(
     about["views"] = ladder.views_of(everyone, plan.support_of_train)
     found = climb(ladder.pairs(everyone), train.labels, **about)
     scored: dict[tuple[str, str, int], dict[str, Interval]] = {}
+    looks = []
     for rung, head, k, p in _everything(found, developed.choices):
-        key = (rung, developed.choices[k].heads[rung], k) if head == CHOSEN else None
+        choice = developed.choices[k]
+        key = (rung, choice.heads[rung], k) if head == CHOSEN else None
         scored[rung, head, k] = scored.get(key) or intervals.bootstrap(
             test.labels, p, test.patients, names=METRICS, seed=plan.seed, n_boot=n_boot
         )
-        members = {"members": list(developed.choices[k].members)} if rung == ENSEMBLE else {}
-        chosen = {"head": developed.choices[k].heads[rung]} if head == CHOSEN else {}
-        settings = (
-            _about(rung, head, k) | members | chosen | {"seed": plan.seed, "n_draws": len(plan.support)}
-        )
-        run.log_test(settings, {m: v.value for m, v in scored[rung, head, k].items()})
+        decided = {"members": list(choice.members)} if rung == ENSEMBLE else {}
+        decided |= {"head": choice.heads[rung]} if head == CHOSEN else {}
+        settings = _about(rung, head, k) | decided | {"seed": plan.seed, "n_draws": len(plan.support)}
+        looks.append((settings, {m: v.value for m, v in scored[rung, head, k].items()}))
     for (rung, method, k), (one, other) in _compared(found, developed.choices, ladder.main).items():
         pair = {"names": ["macro_f1"], "seed": plan.seed, "n_boot": n_boot}
         gain = intervals.paired_differences(test.labels, one, other, test.patients, **pair)["macro_f1"]
@@ -220,6 +233,8 @@ def look(
             for metric, value in values.items()
         ]
     )
+    for settings, values in looks:
+        run.log_test(settings, values)
     return intervals.frame(scored, levels=["rung", "head", "shots"])
 
 

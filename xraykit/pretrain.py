@@ -16,15 +16,17 @@ from torch import nn
 from tqdm import tqdm
 
 from xraykit import backbones
-from xraykit.backbones.base import Pooled, pooled_module
+from xraykit.backbones import torchvision_nets
+from xraykit.backbones.base import UNKNOWN, Pooled, Pretraining, pooled_module
+from xraykit.devices import choose_device
 from xraykit.errors import DataError, TrainingError
 from xraykit.nets import SmallEncoder
-from xraykit.pretrain_files import NEW_ENCODER, RESERVED, Config, as_file, begin, save_checkpoint
-from xraykit.pretrain_images import unlabelled
+from xraykit.pretrain_files import NEW_ENCODER, Config, as_file, begin, save_checkpoint
+from xraykit.pretrain_images import Source, unlabelled
 from xraykit.pretrain_methods import Loss, method
 from xraykit.pretrain_probe import Probe
 from xraykit.pretrain_views import view
-from xraykit.storage import write_atomic
+from xraykit.storage import locked, write_atomic
 
 
 class Student(nn.Module):
@@ -38,24 +40,50 @@ class Student(nn.Module):
         return self.project(self.body(x))
 
 
-def body(config: Config, images: np.ndarray) -> Pooled:
-    """The network to train, grey images (B, 1, S, S) in 0..1 to features (B, D).
+def start(config: Config, images: np.ndarray) -> tuple[Pooled, Pretraining]:
+    """The network to train, grey images (B, 1, S, S) in 0..1 to features (B, D), and what it has seen.
 
     Args:
         images: uint8, for the normalisation of `NEW_ENCODER`.
 
     Raises:
-        DataError: a network without weights; or as `backbones.load`.
+        DataError: a network whose weights cannot be read from a file afterwards; or as `backbones.load`.
     """
     if config.network == NEW_ENCODER:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             encoder = SmallEncoder(config.width)
-        return Pooled(encoder, mean=[float(images.mean() / 255)], std=[float(images.std() / 255)])
+        return Pooled(
+            encoder, mean=[float(images.mean() / 255)], std=[float(images.std() / 255)]
+        ), Pretraining()
+    if config.architecture not in ("phantom", *torchvision_nets.names()):
+        raise DataError(
+            f"{config.network} cannot be pretrained, its weights are not read from a file afterwards; choose "
+            "phantom or a network of torchvision, such as resnet18:random"
+        )
     backbone = backbones.load(config.network, seed=config.seed)
-    if next(backbone.module.parameters(), None) is None:
-        raise DataError(f"{backbone.name} has no weights to train; choose a network, such as resnet18:random")
-    return copy.deepcopy(pooled_module(backbone, "normalisation"))
+    return copy.deepcopy(pooled_module(backbone, "normalisation")), backbone.pretraining
+
+
+def seen(before: Pretraining, config: Config, source: Source) -> dict[str, object]:
+    """``data``, ``labels`` and ``held_out`` of the finished network: of where it started, and of the images.
+
+    Raises:
+        DataError: it started from a network that had learned from the same data set with another fold held
+            out, so that no development fold would be left.
+    """
+    data, held_out = source.about["data"], source.about.get("held_out", "")
+    if set(data) & set(before.data) and before.held_out != held_out:
+        raise DataError(
+            f"{config.network} has learned from {config.dataset} with other patients held out; start from "
+            f"another network, or use the --fold-seed that it was made with"
+        )
+    unknown = before.data == UNKNOWN
+    return {
+        "data": list(UNKNOWN) if unknown else [*dict.fromkeys([*before.data, *data])],
+        "labels": list(before.labels),
+        "held_out": held_out or before.held_out,
+    }
 
 
 def pretrain(
@@ -64,7 +92,6 @@ def pretrain(
     out: Path,
     device: str = "auto",
     precision: str = "32-true",
-    monitor: str | None = None,
     probe_every: int = 1,
     data_dir: str | Path | None = None,
     progress: bool = True,
@@ -76,9 +103,8 @@ def pretrain(
     Args:
         out: the ``.safetensors`` file; its ``.checkpoint`` beside it is removed at the end.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``: Lightning Fabric's accelerator.
-        precision: Fabric's; ``bf16-mixed`` is two to three times as fast where the processor has it.
-        monitor: data set whose development fold is probed, see `pretrain_probe`; None takes
-            ``config.dataset``, and ``synthetic`` for the reserved patients.
+        precision: one of `PRECISIONS`; ``bf16-mixed`` is two to three times as fast where the processor has
+            it.
         probe_every: epochs from one look to the next; the last epoch is always looked at.
         data_dir: root of downloads and caches.
 
@@ -87,41 +113,60 @@ def pretrain(
         is before the first step.
 
     Raises:
-        DataError: `out` exists, or its checkpoint is of other options; see also `body` and `unlabelled`.
+        DataError: `out` exists, or its checkpoint is of other options; see also `start`, `seen`, `Probe` and
+            `unlabelled`.
         TrainingError: the loss is not finite.
-        StorageError: `out` cannot be written.
+        StorageError: `out` cannot be written, or another run is writing it.
     """
     if out.suffix != ".safetensors" or out.exists():
         raise DataError(f"{out} exists or does not end with .safetensors; choose another file with --out")
     if probe_every < 1:
         raise DataError(f"probe_every = {probe_every}; look at least every epoch, 1")
+    device = choose_device(device)
+    with locked(out.with_suffix(".lock"), timeout=0, advice="choose another file with --out"):
+        found = _run(config, out, device, precision, probe_every, data_dir, progress)
+    out.with_suffix(".lock").unlink(missing_ok=True)
+    return found
+
+
+def _run(
+    config: Config,
+    out: Path,
+    device: str,
+    precision: str,
+    probe_every: int,
+    data_dir: str | Path | None,
+    progress: bool,
+) -> dict[str, list]:
+    """`pretrain`, of which no other run has the file."""
     checkpoint = out.with_suffix(".checkpoint")
     state = begin(config, precision, checkpoint)
-    monitor = monitor or ("synthetic" if config.dataset == RESERVED else config.dataset)
-    probe = Probe(monitor, size=config.size, seed=config.fold_seed, data_dir=data_dir)
     source = unlabelled(config, data_dir=data_dir, progress=progress)
+    network, before = start(config, source.images)
+    about = source.about | seen(before, config, source) | {"monitor": config.monitored}
+    probe = Probe(config.monitored, size=config.size, seed=config.fold_seed, data_dir=data_dir)
     fabric = Fabric(accelerator=device, devices=1, precision=precision)
-    model, optimiser, loss_of = _setup(config, state, source.images, fabric)
-    looks = state["probes"]
+    model, optimiser, loss_of = _setup(network, config, state, fabric)
+    if not state["probes"]:
+        state["probes"].append({"epoch": 0} | probe(model.module.body))
+        save_checkpoint(state, checkpoint)  # a folder that cannot be written is found before the first epoch
     for epoch in range(len(state["losses"]), config.epochs):
-        if not looks:
-            looks.append({"epoch": 0} | probe(model.module.body))
-        started = time.perf_counter()
+        began = time.perf_counter()
         losses = _epoch(model, optimiser, loss_of, source.images, config, epoch, fabric, progress)
         state["losses"].append(float(np.mean(losses)))
-        state["seconds"] += time.perf_counter() - started
+        state["seconds"] += time.perf_counter() - began
         if (epoch + 1) % probe_every == 0 or epoch + 1 == config.epochs:
-            looks.append({"epoch": epoch + 1} | probe(model.module.body))
+            state["probes"].append({"epoch": epoch + 1} | probe(model.module.body))
         state |= {"model": model.module.state_dict(), "optimiser": optimiser.state_dict()}
         save_checkpoint(state, checkpoint)
     trained = model.module.body.cpu()
-    statistics = {
-        name: [round(v, 4) for v in getattr(trained, name).flatten().tolist()] for name in ("mean", "std")
-    }
-    about = source.about | statistics | {"monitor": monitor}
+    for name in ("mean", "std"):
+        about[name] = [float(f"{v:.4g}") for v in getattr(trained, name).flatten().tolist()]
+    if isinstance(trained.maps, SmallEncoder):
+        about["width"] = trained.maps.stem[0].out_channels
     write_atomic(out, as_file(trained.maps, config, about=about, precision=precision, run=state))
     checkpoint.unlink(missing_ok=True)
-    return {"losses": state["losses"], "probes": looks}
+    return {"losses": state["losses"], "probes": state["probes"]}
 
 
 def _epoch(
@@ -166,9 +211,8 @@ def learning_rate(step: int, steps: int, config: Config) -> float:
     return config.learning_rate * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm))) / 2
 
 
-def _setup(config: Config, state: dict, images: np.ndarray, fabric: Fabric) -> tuple:
+def _setup(network: Pooled, config: Config, state: dict, fabric: Fabric) -> tuple:
     """Model, optimiser and loss, as `state` has them, or new ones from the seed, set up by Fabric."""
-    network = body(config, images)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         project, loss_of = method(_features(network, config.view_size), config)
@@ -190,8 +234,10 @@ def _features(network: Pooled, size: int) -> int:
     try:
         with torch.no_grad():
             return network.eval()(torch.zeros(1, 1, size, size)).shape[1]
-    except RuntimeError as error:
-        raise DataError(f"views of {size} pixels are too small for this network ({error})") from error
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise DataError(
+            f"this network takes no views of {size} pixels ({error}); choose another --view-size"
+        ) from error
 
 
 def _batches(images: np.ndarray, config: Config, epoch: int) -> list[np.ndarray]:

@@ -2,7 +2,9 @@
 
 import io
 import json
+import shlex
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -15,6 +17,7 @@ from xraykit.errors import DataError
 from xraykit.storage import write_atomic
 
 METHODS = ("simclr", "vicreg")
+PRECISIONS = ("32-true", "bf16-mixed")
 RESERVED = "reserved"
 NEW_ENCODER = "phantom:random"
 VERSION = "0"
@@ -42,6 +45,8 @@ class Config:
         batch_size: images a step.
         learning_rate: of AdamW, after a warm-up of a twentieth of the steps; falls to 0 along a cosine.
         temperature: of SimCLR's contrast; lower makes near negatives count for more.
+        monitor: data set whose development fold is probed, see `pretrain_probe`; the weights do not depend on
+            it. Empty for `dataset` itself, and ``synthetic`` for `RESERVED`.
     """
 
     method: str = "simclr"
@@ -58,18 +63,25 @@ class Config:
     learning_rate: float = 2e-3
     weight_decay: float = 0.02
     temperature: float = 0.2
+    monitor: str = ""
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise DataError(f"pretraining method {self.method!r} is unknown; use one of {', '.join(METHODS)}")
-        if self.epochs < 1:
-            raise DataError(f"epochs = {self.epochs}; train for at least 1")
-        if self.batch_size < 2:
-            raise DataError(f"batch_size = {self.batch_size}; a step compares at least 2 images")
-        if self.view_size % 16 or self.view_size < 16:
-            raise DataError(f"view_size = {self.view_size} pixels; it must be a positive multiple of 16")
-        if not 0 < self.learning_rate <= 1:
-            raise DataError(f"learning_rate = {self.learning_rate}; choose above 0, and at most 1")
+        whole = "it must be a positive multiple of 16 pixels"
+        share = "choose above 0, and at most 1"
+        for name, holds, rule in (
+            ("epochs", self.epochs >= 1, "train for at least 1"),
+            ("batch_size", self.batch_size >= 2, "a step compares at least 2 images"),
+            ("size", self.size >= 16 and self.size % 16 == 0, whole),
+            ("view_size", self.view_size >= 16 and self.view_size % 16 == 0, whole),
+            ("learning_rate", 0 < self.learning_rate <= 1, share),
+            ("temperature", 0 < self.temperature <= 1, share),
+            ("seed", self.seed >= 0, "choose a whole number from 0"),
+            ("fold_seed", self.fold_seed >= 0, "choose a whole number from 0"),
+        ):
+            if not holds:
+                raise DataError(f"{name} = {getattr(self, name)}; {rule}")
         if self.dataset != RESERVED and self.images is not None:
             raise DataError(
                 f"images = {self.images} of {self.dataset}: a data set gives all its training images; leave "
@@ -85,13 +97,24 @@ class Config:
         return 10_000 if self.images is None else self.images
 
     @property
+    def monitored(self) -> str:
+        """The data set whose development fold is probed."""
+        return self.monitor or ("synthetic" if self.dataset == RESERVED else self.dataset)
+
+    @property
+    def architecture(self) -> str:
+        """What stands before the colon when the finished file is loaded as a backbone."""
+        name = self.network.partition(":")[0]
+        return "phantom" if name == "phantom-kermany" else name
+
+    @property
     def command(self) -> str:
         """The command that repeats the run, but for ``--precision``, ``--device`` and ``--out``."""
         first = Config()
         given = {key: value for key, value in asdict(self).items() if value != getattr(first, key)}
         shown = {"method": self.method, "epochs": self.epochs, "seed": self.seed} | given
-        options = [f"--{key.replace('_', '-')} {shown[key]}" for key in asdict(self) if key in shown]
-        return " ".join(["xraykit pretrain", *options])
+        options = [(f"--{key.replace('_', '-')}", str(shown[key])) for key in asdict(self) if key in shown]
+        return shlex.join(["xraykit", "pretrain", *chain.from_iterable(options)])
 
 
 def begin(config: Config, precision: str, checkpoint: Path) -> dict:
@@ -103,8 +126,10 @@ def begin(config: Config, precision: str, checkpoint: Path) -> dict:
         None at the start.
 
     Raises:
-        DataError: `checkpoint` is damaged or of a run with other options.
+        DataError: an unknown precision, or `checkpoint` is damaged or of a run with other options.
     """
+    if precision not in PRECISIONS:
+        raise DataError(f"precision {precision!r} is unknown here; use one of {', '.join(PRECISIONS)}")
     made_by = {**asdict(config), "precision": precision}
     if not checkpoint.exists():
         return {
@@ -140,7 +165,8 @@ def as_file(maps: nn.Module, config: Config, *, about: dict, precision: str, run
 
     Args:
         maps: the network up to its last feature map, without the normalisation before it.
-        about: ``mean`` and ``std`` of that normalisation, and what `pretrain_images.Source` says.
+        about: ``mean`` and ``std`` of that normalisation, what `pretrain_images.Source` says, and the
+            ``labels`` that the network it started from was taught.
         run: ``losses`` of every epoch, ``probes`` on the development fold, and ``seconds`` of training.
     """
     tensors = {
@@ -152,9 +178,8 @@ def as_file(maps: nn.Module, config: Config, *, about: dict, precision: str, run
         asdict(config)
         | about
         | {
-            "name": config.network.partition(":")[0],
+            "name": config.architecture,
             "version": VERSION,
-            "labels": [],
             "source": f"{config.command} --precision {precision}",
             "seeds": {"generator": config.seed, "training": config.seed},
             "losses": [round(loss, 4) for loss in run["losses"]],

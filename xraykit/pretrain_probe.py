@@ -12,6 +12,7 @@ from torch import nn
 
 from xraykit import splits
 from xraykit.backbones.base import network_input
+from xraykit.errors import DataError
 from xraykit.fewshot_features import normalise
 from xraykit.pretrain_images import training_images
 
@@ -28,6 +29,9 @@ class Probe:
         dataset: whose training images; the fold is that of `splits.development`.
         size: side of the images in pixels.
         seed: of the fold and, of a large set, of the images that take part.
+
+    Raises:
+        DataError: a part with fewer than two images of one of the two classes.
     """
 
     def __init__(self, dataset: str, *, size: int, seed: int = 0, data_dir: str | Path | None = None) -> None:
@@ -36,6 +40,12 @@ class Probe:
         self.rows = [np.sort(rng.permutation(part)[:MOST]) for part in splits.development(train, seed=seed)]
         self.images = [np.asarray(train.images)[rows] for rows in self.rows]
         self.labels = [train.binary().labels[rows] for rows in self.rows]
+        counts = [np.bincount(labels, minlength=2).min() for labels in self.labels]
+        if min(counts) < 2:
+            raise DataError(
+                f"the development fold of {dataset} and the rest have {counts[1]} and {counts[0]} images of "
+                "their rarer class, normal or not; 2 are needed to be told apart: choose another --monitor"
+            )
 
     def __call__(self, module: nn.Module) -> dict[str, float]:
         """AUROC ``knn`` (cosine, the share of `NEIGHBOURS`) and ``linear`` (logistic regression).

@@ -81,8 +81,8 @@ def hold_out(
 def development(train: "XrayDataset", *, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Positions in `train` of the images to learn from and of the development fold, a quarter of them.
 
-    The fold on which a study chooses, and which `pretrain` leaves out: the same seed gives the same patients,
-    whether the labels are read as three classes or as two.
+    The fold on which a study chooses, and which `pretrain` leaves out. It is dealt by the labels as the set
+    has them: the same seed gives the same patients for the same images with the same labels.
 
     Raises:
         DataError: fewer than two patients, or classes none of which is normal.
