@@ -75,9 +75,9 @@ def pretrain(
 ) -> None:
     """Pretrain a network on images without labels; a killed run goes on.
 
-    A quarter of the patients of train, the development fold, is left out, and the test split is
-    never looked at. Labels of that fold and of train serve two numbers that are printed and nothing else: how
-    well neighbours (knn) and a line (linear) tell normal images.
+    Of a data set, a quarter of the patients of train, the development fold, is left out, and the test split
+    is never looked at. Two numbers are printed, and nothing depends on them: the AUROC of normal against the
+    rest from nearest neighbours (knn) and from logistic regression (linear).
     """
     from xraykit import paths
     from xraykit import pretrain as pretraining
