@@ -113,6 +113,24 @@ def ledger(folder: Path, value: float, **changes: str) -> Path:
     return folder / "d"
 
 
+def test_numbers_of_trained_networks_may_move_as_with_another_seed(tmp_path: Path):
+    """By twice the interval's width, here .4, or by a tenth; a count may not move."""
+
+    def trained(name: str, *, score: float, share: float, count: float) -> Path:
+        run = results.Run(notebook="08", dataset="d", profile="quick", seed=0, figures_dir=tmp_path / name)
+        about = {"task": "binary", "method": "m"}
+        run.record(value=Interval(score, 0.4, 0.6), metric="auroc", **about)
+        run.record(value=Interval(score, 0.499, 0.501), metric="similarity", **about)
+        run.record(value=share, metric="share", **about)
+        run.record(value=count, metric="count", **about)
+        return tmp_path / name / "d"
+
+    committed = trained("a", score=0.5, share=0.0, count=100.0)
+    assert differences(trained("b", score=0.59, share=0.09, count=100.0), committed, "08") == []
+    assert len(differences(trained("c", score=0.7, share=0.0, count=100.0), committed, "08")) == 1
+    assert len(differences(trained("d", score=0.95, share=0.2, count=101.0), committed, "08")) == 4
+
+
 def test_ledgers_are_compared_by_a_quarter_of_the_interval(tmp_path: Path):
     committed = ledger(tmp_path / "a", 0.5)
     assert differences(ledger(tmp_path / "b", 0.54), committed, "01") == []
