@@ -207,6 +207,10 @@ pretrain(CONFIG, out=Path(sys.argv[1]), device="cpu", progress=False)
 """
 
 
+def epochs_done(checkpoint: Path) -> int:
+    return len(torch.load(checkpoint, weights_only=True)["losses"])
+
+
 def test_a_killed_run_ends_with_the_same_weights(tmp_path):
     config = replace(TINY, epochs=20, images=64, width=4)
     (tmp_path / "tests_pretrain_config.py").write_text(
@@ -218,11 +222,11 @@ def test_a_killed_run_ends_with_the_same_weights(tmp_path):
         [sys.executable, "-c", SCRIPT, str(killed)], env={**os.environ, "PYTHONPATH": search}
     )
     checkpoint = killed.with_suffix(".checkpoint")
-    while not checkpoint.exists() and process.poll() is None:
+    while process.poll() is None and not (checkpoint.exists() and epochs_done(checkpoint)):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    done = len(torch.load(checkpoint, weights_only=True)["losses"])
+    done = epochs_done(checkpoint)
     assert 1 <= done < 20
     assert not killed.exists()
     assert len(run(killed, config)) == 20
